@@ -57,7 +57,8 @@ def _last_rows(report: TrainingReport) -> list[str]:
             )
         )
     if "expected_agreement" in report.figures:
-        rows.append("expected agreement of the result: {expected_agreement:.3f} or more".format(**report.figures))
+        least = report.figures["expected_agreement"]
+        rows.append(f"expected agreement of the result: {least:.3f} or more")
     rows += [f"note: {report.note}"] if report.note else []
     return [*rows, f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"]
 
