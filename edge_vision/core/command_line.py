@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -68,11 +67,6 @@ def run_command(
     except EdgeVisionError as error:
         print(f"{prefix}: {printable_error(error)}", file=sys.stderr)
         return 2 if isinstance(error, (UsageError, *misuse)) else 1
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        print(f"{prefix}: {str(error.filename)[:60]}...: expected a shorter path", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         return 130

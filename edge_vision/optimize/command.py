@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -80,7 +82,13 @@ def main(argv: Sequence[str] | None = None, extend: Callable[[Any], None] | None
     options = _parser(extend).parse_args(argv)
     kept = f"finished measurements are kept, continue with: optimize resume {options.folder}"
     stopped = getattr(options, "stopped", f"stopped; {kept}")
-    return run_command(options, "optimize", f"optimize: {stopped}")
+    try:
+        return run_command(options, "optimize", f"optimize: {stopped}")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"optimize: {str(error.filename)[:60]}...: expected a shorter path", file=sys.stderr)
+        return 2
 
 
 def _parser(extend: Callable[[Any], None] | None = None) -> argparse.ArgumentParser:

@@ -142,3 +142,9 @@ def test_a_copy_that_a_kill_left_incomplete_is_made_again(tmp_path: Path) -> Non
     (tmp_path / "study" / "trained_1" / "labels.txt").write_text("half")
     (name,) = trained_bundles(tmp_path / "study", [str(result)], source)
     assert name == "qat" and (tmp_path / "study" / "trained_1" / "labels.txt").read_text() != "half"
+
+
+def test_a_path_that_is_too_long_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = arguments(tmp_path, trained_result(tmp_path / "qat"))
+    assert main([*given[:-1], str(tmp_path / ("x" * 300))]) == 2
+    assert "expected a shorter path" in capsys.readouterr().err
