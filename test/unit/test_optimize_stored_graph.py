@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from model_cases import bundle_or_skip
+from onnx import helper, numpy_helper
 from optimize_cases import SIDE_PX, tiny_graph
 
 from edge_vision.optimize.quantization import graph_session, ptq
@@ -85,3 +86,19 @@ def test_a_name_that_the_graph_has_is_not_given_again(tmp_path: Path) -> None:
 def test_a_graph_without_quantizers_is_unchanged(tmp_path: Path) -> None:
     model = onnx.load(tiny_graph(tmp_path / "m.onnx"))
     assert stored_bytes(model) == model.SerializeToString(deterministic=True)
+
+
+def test_what_a_branch_reads_keeps_its_name(tmp_path: Path) -> None:
+    tensor = np.random.default_rng(0).random((1, 3, SIDE_PX, SIDE_PX), np.float32)
+    model = quantized(onnx.load(tiny_graph(tmp_path / "m.onnx")), tensor)
+    result = next(node for node in model.graph.node if node.name == "last").input[0]
+    added = numpy_helper.from_array(np.float32(2.0), "two")
+    value = helper.make_tensor_value_info("branch", onnx.TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Mul", [result, "two"], ["branch"])], "then", [], [value])
+    model.graph.initializer.extend([added, numpy_helper.from_array(np.array(True), "yes")])
+    chosen = helper.make_node("If", ["yes"], ["chosen"], "if", then_branch=branch, else_branch=branch)
+    model.graph.node.append(chosen)
+    model.graph.output.append(helper.make_tensor_value_info("chosen", onnx.TensorProto.FLOAT, None))
+    stored = onnx.load_from_string(stored_bytes(model))
+    before, after = outputs(model, tensor), outputs(stored, tensor)
+    assert len(before) == 2 and all(np.array_equal(before[name], after[name]) for name in before)

@@ -85,7 +85,7 @@ def finished_report(
     Raises OptimizeError if results would be lost, BundleError."""
     try:
         report: TrainingReport = decoded(TrainingReport, read_stored(folder / REPORT), strict=True)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError, OptimizeError):
         return None
     source = prepared_source(folder, request, log)
     names = report.figures.get(BUNDLES) or ((BUNDLE,) if request.recipe == "qat" else (BUNDLE, INT8))
