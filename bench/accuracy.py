@@ -37,8 +37,8 @@ from edge_vision.evaluate.accuracy.labels import LabelSet, labelled_frames, read
 from edge_vision.evaluate.accuracy.scores import class_numbers, in_classes_of_labels, scores_of
 from edge_vision.offline.provenance import machine, versions, write_json
 from edge_vision.optimize.agreement import read_detections
-from edge_vision.optimize.ground_truth import SCORE_THRESHOLD
-from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
+from edge_vision.optimize.data.ground_truth import SCORE_THRESHOLD
+from edge_vision.optimize.trials.worker import WorkerProcess, WorkerSetup
 
 BUNDLES = (
     "ssdlite_mobilenet_v2_coco",

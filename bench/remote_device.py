@@ -28,14 +28,14 @@ sys.path[:0] = [str(REPO / "test" / "unit")]
 
 from ssh_cases import HOST, loopback  # noqa: E402
 
-from edge_vision.optimize.dataset import EVALUATION, prepare_dataset  # noqa: E402
+from edge_vision.optimize.data.dataset import EVALUATION, prepare_dataset  # noqa: E402
 from edge_vision.optimize.device import this_device  # noqa: E402
-from edge_vision.optimize.measure import Measurement, MeasureTask  # noqa: E402
 from edge_vision.optimize.remote.address import DeviceAddress  # noqa: E402
 from edge_vision.optimize.remote.executor import DeviceExecutor  # noqa: E402
 from edge_vision.optimize.settings import Settings  # noqa: E402
-from edge_vision.optimize.trial_executor import LocalExecutor, Trial, TrialExecutor  # noqa: E402
-from edge_vision.optimize.worker import WorkerSetup  # noqa: E402
+from edge_vision.optimize.trials.executor import LocalExecutor, Trial, TrialExecutor  # noqa: E402
+from edge_vision.optimize.trials.measure import Measurement, MeasureTask  # noqa: E402
+from edge_vision.optimize.trials.worker import WorkerSetup  # noqa: E402
 
 BACKENDS = ("onnxruntime", "openvino")
 LOW, HIGH = 0.9, 1.1

@@ -13,7 +13,7 @@ import json
 from edge_vision.bundles.store import cache_dir, load_bundle, sha256_of
 from edge_vision.model_zoo.int8_graph import DATA
 from edge_vision.offline.media_files import frame_times_s
-from edge_vision.optimize.clips import evenly, video_images
+from edge_vision.optimize.data.clips import evenly, video_images
 from edge_vision.optimize.quantization import graph_session, ptq
 from edge_vision.optimize.quantization.make_variant import input_tensors
 

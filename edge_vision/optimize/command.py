@@ -19,9 +19,9 @@ from edge_vision.offline.executor_arguments import add_executor_arguments, is_lo
 from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path, require_marker
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.offline.ray_cluster import RayCluster
-from edge_vision.optimize import dataset, settings
-from edge_vision.optimize.clips import split_clips
-from edge_vision.optimize.cluster_trials import ClusterTrials
+from edge_vision.optimize import settings
+from edge_vision.optimize.data import dataset
+from edge_vision.optimize.data.clips import split_clips
 from edge_vision.optimize.device_studies import FOLDER as DEVICES
 from edge_vision.optimize.device_studies import DeviceStudy, device_folders, run_studies, stored_study
 from edge_vision.optimize.errors import OptimizeError
@@ -33,7 +33,8 @@ from edge_vision.optimize.settings import PRECISIONS, Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study, write_results
 from edge_vision.optimize.trained import COPY, TRAINING_COMMAND
-from edge_vision.optimize.trial_executor import FOLDER, LocalExecutor, TrialExecutor
+from edge_vision.optimize.trials.cluster import ClusterTrials
+from edge_vision.optimize.trials.executor import FOLDER, LocalExecutor, TrialExecutor
 
 _EXAMPLES = """\
 examples:
@@ -79,7 +80,12 @@ DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 @printable_output()
 def main(argv: Sequence[str] | None = None, extend: Callable[[Any], None] | None = None) -> int:
     """Run the command. Returns the exit status. extend: adds subcommands of rooms above."""
-    options = _parser(extend).parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = _parser(extend)
+    if "" in arguments:  # As of an unset variable of a shell; as a path it would be the current folder.
+        before = ["optimize", *arguments][arguments.index("")]
+        parser.error(f"expected arguments with text, got an empty one after {before}")
+    options = parser.parse_args(arguments)
     kept = f"finished measurements are kept, continue with: optimize resume {options.folder}"
     stopped = getattr(options, "stopped", f"stopped; {kept}")
     try:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from edge_vision.backends import available_backends, runtime_versions
 from edge_vision.backends.host import installed_packages, usable_cores
+from edge_vision.optimize import processor
 from edge_vision.optimize.quantization import int8_recipe
 from edge_vision.optimize.remote.address import LOCAL
 
@@ -47,9 +48,9 @@ class OptimizedDevice:
 
 def this_device() -> OptimizedDevice:
     """This machine."""
-    flags, reasons = int8_recipe.cpu_flags(), available_backends()
+    flags, reasons = processor.cpu_flags(), available_backends()
     return OptimizedDevice(
-        int8_recipe.cpu_name(),
+        processor.cpu_name(),
         usable_cores(),
         tuple(flag for flag in _FLAGS if flag in flags),
         platform.platform(),

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.output_folder import marker_path, remove_path
-from edge_vision.optimize.dataset import FILE as DATASET
-from edge_vision.optimize.dataset import LABELS, prepare_dataset
+from edge_vision.optimize.data.dataset import FILE as DATASET
+from edge_vision.optimize.data.dataset import LABELS, prepare_dataset
 from edge_vision.optimize.device import OptimizedDevice, this_device
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.make_variant import VariantTask
@@ -27,8 +27,8 @@ from edge_vision.optimize.report.report_file import StudyReport, read_report, wr
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study
-from edge_vision.optimize.trial_executor import LocalExecutor, Result, Trial, TrialExecutor, TrialOutcome
-from edge_vision.optimize.trial_runner import store_outcome, stored_outcome
+from edge_vision.optimize.trials.executor import LocalExecutor, Result, Trial, TrialExecutor, TrialOutcome
+from edge_vision.optimize.trials.runner import store_outcome, stored_outcome
 
 FOLDER = "devices"
 _SHARED = (DATASET, "source", TFLITE, "images", "ranges", LABELS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edge_vision.optimize.build_only import BuiltEngine
-from edge_vision.optimize.measure import Measurement
 from edge_vision.optimize.quantization.make_variant import VariantGraph
-from edge_vision.optimize.trial_executor import TrialOutcome
+from edge_vision.optimize.trials.build_only import BuiltEngine
+from edge_vision.optimize.trials.executor import TrialOutcome
+from edge_vision.optimize.trials.measure import Measurement
 
 Status = Literal["measured", "chosen", "rejected", "failed", "built"]
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.optimize import build_only, search
 from edge_vision.optimize.candidate import Candidate
-from edge_vision.optimize.candidate_table import CandidateTable
-from edge_vision.optimize.dataset import CALIBRATION, TUNING, Dataset, prepare_dataset
+from edge_vision.optimize.candidates import search
+from edge_vision.optimize.candidates.pareto import decide
+from edge_vision.optimize.candidates.search import search_space
+from edge_vision.optimize.candidates.table import CandidateTable
+from edge_vision.optimize.data.dataset import CALIBRATION, TUNING, Dataset, prepare_dataset
 from edge_vision.optimize.device import OptimizedDevice, load_warning, this_device
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.output import write_output
-from edge_vision.optimize.pareto import decide
 from edge_vision.optimize.quantization import int8_recipe, sensitivity
 from edge_vision.optimize.quantization.sensitivity import Sensitivity, SensitivityTask
 from edge_vision.optimize.quantization.variants import Variants
@@ -26,12 +27,12 @@ from edge_vision.optimize.report.page import check_installed, write_page
 from edge_vision.optimize.report.report_file import ModelInfo, StudyReport, earlier_wall_s, write_report
 from edge_vision.optimize.results import CandidateResult, summary_line
 from edge_vision.optimize.runtimes import build_only_backends
-from edge_vision.optimize.search import search_space
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.trained import trained_bundles
-from edge_vision.optimize.trial_executor import Log, Trial, TrialExecutor
-from edge_vision.optimize.trial_runner import TimeSpent, TrialRunner
+from edge_vision.optimize.trials import build_only
+from edge_vision.optimize.trials.executor import Log, Trial, TrialExecutor
+from edge_vision.optimize.trials.runner import TimeSpent, TrialRunner
 
 _LAYER_SEARCH_SHARE = 0.5
 """Of the time left, if it is limited: mixed precision must leave some for the other candidates."""

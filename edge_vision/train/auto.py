@@ -25,12 +25,12 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.output_folder import claim_folder, remove_path
 from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
 from edge_vision.optimize.command import STUDY
-from edge_vision.optimize.dataset import prepare_dataset
+from edge_vision.optimize.data.dataset import prepare_dataset
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study, write_results
-from edge_vision.optimize.trial_executor import LocalExecutor
+from edge_vision.optimize.trials.executor import LocalExecutor
 from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bounds
 from edge_vision.train.cpu_clock import stored_cpu_s
 from edge_vision.train.data.input_digests import input_digests
@@ -50,6 +50,8 @@ _TIME_SHARE = 0.8
 """Of the time left that a training may take; the rest is for data, verdict and measurement."""
 _STUDY_SHARE = 0.5
 """Of the time left that a study may take while trainings wait."""
+_PRUNABLE_SHARE = 0.35
+"""Of the time: where more is to be saved, pruning alone loses too much, and a student is tried first."""
 _LEAST_STUDY_S = 10.0
 """Of the time left at the end, to measure what was left out before."""
 _ENDED = "the time of --hours has ended; it continues with more"
@@ -103,7 +105,7 @@ STEPS = (
     Step("student", 400, 50, True),
     Step("search", 40, 20, True, 12),
 )
-"""In the order in which they are tried if both are equally needed."""
+"""In the order in which they are tried if they are equally needed."""
 
 
 @dataclass(slots=True)
@@ -311,7 +313,7 @@ class _Auto:
                 f"{minutes(self._left_s())} of --hours are left: pass a higher --hours",
             )
         self._log(
-            f"{step.name}: {steps} training steps, about {minutes(steps * step_s)}; "
+            f"{step.name}: {steps} training steps, about {minutes(steps * step_s)} and its preparation; "
             f"{minutes(self._left_s())} of --hours are left"
         )
         options = step_options(step, report, self._request)
@@ -368,7 +370,10 @@ class _Auto:
 def next_step(waiting: Sequence[Step], report: StudyReport, request: AutoRequest) -> Step:
     """The step that pays first: one that saves time if the budget is missed, else one for accuracy."""
     late = excess(report, request) > 1.0
-    return next((step for step in waiting if step.faster == late), waiting[0])
+    first = [step for step in waiting if step.faster == late] or waiting
+    if late and request.other and share_to_remove(report, request) > _PRUNABLE_SHARE:
+        first = [step for step in first if step.name == "student"] or first
+    return first[0]
 
 
 def excess(report: StudyReport, request: AutoRequest) -> float:

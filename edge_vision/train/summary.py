@@ -59,6 +59,9 @@ def _last_rows(report: TrainingReport) -> list[str]:
     if "expected_agreement" in report.figures:
         least = report.figures["expected_agreement"]
         rows.append(f"expected agreement of the result: {least:.3f} or more")
+    if report.curve and report.best_step is not None:
+        kept = f"that of step {report.best_step}" if report.best_step else "the untrained one"
+        rows.append(f"kept state: {kept}, of {report.request.steps}; the best on the validation images")
     rows += [f"note: {report.note}"] if report.note else []
     return [*rows, f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"]
 

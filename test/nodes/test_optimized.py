@@ -12,10 +12,10 @@ from optimize_cases import result
 from ros_cases import DetectorNode
 
 from edge_vision.bundles.store import Bundle
-from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.candidates.pareto import decide
+from edge_vision.optimize.data.dataset import Dataset
 from edge_vision.optimize.device import this_device
 from edge_vision.optimize.output import write_output
-from edge_vision.optimize.pareto import decide
 from edge_vision.optimize.report.report_file import ModelInfo, StudyReport
 from edge_vision.optimize.settings import Settings
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from ssh_cases import HOST, Loopback
 
-from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.remote.address import DeviceAddress
 from edge_vision.optimize.remote.executor import DeviceExecutor
-from edge_vision.optimize.trial_executor import LocalExecutor, Trial
-from edge_vision.optimize.worker import WorkerSetup
+from edge_vision.optimize.trials.executor import LocalExecutor, Trial
+from edge_vision.optimize.trials.measure import Measurement, MeasureTask
+from edge_vision.optimize.trials.worker import WorkerSetup
 
 DEVICE = f"ssh://{HOST}{sys.executable}"
 

@@ -15,9 +15,9 @@ from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.optimize.agreement import Agreement
-from edge_vision.optimize.measure import Measurement, Timing
 from edge_vision.optimize.quantization.make_variant import VariantGraph
 from edge_vision.optimize.results import CandidateResult
+from edge_vision.optimize.trials.measure import Measurement, Timing
 
 SIDE_PX = 64
 CLASSES = 4

@@ -20,8 +20,8 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit.run import clip_name
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.offline.media_files import frame_times_s, source_name, source_sha256
-from edge_vision.optimize.clips import read_clip as read_calibration
-from edge_vision.optimize.clips import split_clips
+from edge_vision.optimize.data.clips import read_clip as read_calibration
+from edge_vision.optimize.data.clips import split_clips
 from edge_vision.source.bag import BagCapture
 from edge_vision.source.opening import open_source
 from edge_vision.source.uri import SourceError, SourceKind, source_kind

@@ -18,7 +18,7 @@ from model_cases import clip_or_skip
 
 from edge_vision.evaluate.reference import clips as evaluate_clips
 from edge_vision.importer.run import read_image
-from edge_vision.optimize.clips import video_images
+from edge_vision.optimize.data.clips import video_images
 from edge_vision.source.capture import Capture
 from edge_vision.source.frame_times import DEFAULT_FPS_HZ
 from edge_vision.source.uri import SourceError, SourceKind, source_kind

@@ -25,9 +25,9 @@ from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.sequences.recipes import by_name, conditions
 from edge_vision.model_zoo import packages
 from edge_vision.offline.process_pool import ProcessPool
-from edge_vision.optimize.measure import Measurement
-from edge_vision.optimize.trial_executor import LocalExecutor, Trial
-from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
+from edge_vision.optimize.trials.executor import LocalExecutor, Trial
+from edge_vision.optimize.trials.measure import Measurement
+from edge_vision.optimize.trials.worker import WorkerProcess, WorkerSetup
 
 ROOT = Path(child_process.__file__).parents[2]
 

@@ -19,7 +19,7 @@ from edge_vision.cli.dataset import main
 from edge_vision.dataset.export import JUDGE_SHARE, TRAIN_SHARE, split_by_time
 from edge_vision.dataset.folder import COCO_FILE, DatasetFolder
 from edge_vision.dataset.picture import ACCEPTED, REJECTED, LabelledBox
-from edge_vision.optimize.ground_truth import read_labels
+from edge_vision.optimize.data.ground_truth import read_labels
 
 
 def reviewed(folder: Path, count: int) -> DatasetFolder:

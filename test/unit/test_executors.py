@@ -32,15 +32,15 @@ from edge_vision.offline.executor_arguments import is_local
 from edge_vision.offline.process_pool import ProcessPool
 from edge_vision.offline.ray_cluster import RETRIES, RayCluster
 from edge_vision.optimize.candidate import Size
-from edge_vision.optimize.cluster_trials import ClusterTrials
 from edge_vision.optimize.command import main as optimize_main
-from edge_vision.optimize.measure import MeasureTask
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
 from edge_vision.optimize.report.report_file import read_report
-from edge_vision.optimize.trial_executor import LocalExecutor, Trial
-from edge_vision.optimize.trial_files import input_files, made_files, state_of
-from edge_vision.optimize.worker import WorkerSetup
+from edge_vision.optimize.trials.cluster import ClusterTrials
+from edge_vision.optimize.trials.executor import LocalExecutor, Trial
+from edge_vision.optimize.trials.files import input_files, made_files, state_of
+from edge_vision.optimize.trials.measure import MeasureTask
+from edge_vision.optimize.trials.worker import WorkerSetup
 
 HERE = Path(__file__).parent
 needs_ray = pytest.mark.skipif(not ray_cluster.is_installed(), reason="Ray is not installed: pip install ray")

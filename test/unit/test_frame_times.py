@@ -14,7 +14,7 @@ from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.importer.run import read_image
 from edge_vision.offline.media_files import frame_times_s
-from edge_vision.optimize import clips as optimize_clips
+from edge_vision.optimize.data import clips as optimize_clips
 from edge_vision.source.capture import Capture
 from edge_vision.source.frame_times import FrameTimes
 

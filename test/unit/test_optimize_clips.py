@@ -11,7 +11,7 @@ import pytest
 from model_cases import clip_or_skip
 from optimize_cases import image_folder
 
-from edge_vision.optimize.clips import (
+from edge_vision.optimize.data.clips import (
     check_disjoint,
     read_clip,
     read_images,

@@ -15,15 +15,15 @@ from ssh_cases import HOST, Loopback
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize.candidate import Candidate, Size
-from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.data.dataset import Dataset
 from edge_vision.optimize.device import OptimizedDevice, this_device
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.variants import Variants
 from edge_vision.optimize.remote import session
 from edge_vision.optimize.remote.package import package_zip
 from edge_vision.optimize.runtimes import selected_backends
-from edge_vision.optimize.trial_executor import LocalExecutor, Result, Trial, TrialExecutor, TrialOutcome
-from edge_vision.optimize.trial_runner import TrialRunner
+from edge_vision.optimize.trials.executor import LocalExecutor, Result, Trial, TrialExecutor, TrialOutcome
+from edge_vision.optimize.trials.runner import TrialRunner
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -150,7 +150,7 @@ def test_a_killed_device_runs_the_trial_again(device_host: Loopback, study_folde
     killed: list[int] = []
 
     def kill() -> None:
-        if not killed and device_host.runs("trial_process"):
+        if not killed and device_host.runs("trials.process"):
             for process in (*device_host.connections(), *device_host.agents()):
                 killed.append(process.pid)
                 process.kill()
@@ -173,7 +173,7 @@ def test_a_silent_link_counts_as_lost_and_the_device_ends_its_trial(
     stopped: list[Any] = []
 
     def stop() -> None:
-        if not stopped and device_host.runs("trial_process"):
+        if not stopped and device_host.runs("trials.process"):
             stopped.extend(device_host.connections())
             for process in stopped:
                 process.suspend()

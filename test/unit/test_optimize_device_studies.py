@@ -23,7 +23,7 @@ from edge_vision.optimize.command import main
 from edge_vision.optimize.remote.address import LOCAL
 from edge_vision.optimize.remote.executor import DeviceExecutor
 from edge_vision.optimize.report.report_file import read_report
-from edge_vision.optimize.trial_executor import Result, Trial, TrialOutcome
+from edge_vision.optimize.trials.executor import Result, Trial, TrialOutcome
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -161,10 +161,10 @@ def test_a_stopped_study_leaves_no_process_on_the_device(
     child = subprocess.Popen(command, env=child_environment(), stderr=subprocess.PIPE, text=True)
     until_s = time.monotonic() + 120
     while time.monotonic() < until_s and child.poll() is None:
-        if device_host.runs("optimize.worker"):
+        if device_host.runs("optimize.trials.worker"):
             break
         time.sleep(0.2)
-    assert device_host.runs("optimize.worker")
+    assert device_host.runs("optimize.trials.worker")
     child.send_signal(ends)
     said = child.communicate(timeout=60)[1]
     if ends == signal.SIGINT:

@@ -14,8 +14,8 @@ from model_cases import SSD, bundle_or_skip, clip_or_skip, video_frame
 from edge_vision.backends import open_session
 from edge_vision.core.detections import Detections
 from edge_vision.detect.detector import Detector
-from edge_vision.optimize import ground_truth
 from edge_vision.optimize.command import main
+from edge_vision.optimize.data import ground_truth
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report.report_file import read_report
 

@@ -19,14 +19,14 @@ import pytest
 
 from edge_vision.optimize.device import this_device
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.remote import executor as executor_module
 from edge_vision.optimize.remote import session as session_module
 from edge_vision.optimize.remote.address import DeviceAddress
 from edge_vision.optimize.remote.executor import DeviceExecutor
 from edge_vision.optimize.report import page
-from edge_vision.optimize.trial_executor import LocalExecutor, Trial
-from edge_vision.optimize.worker import WorkerSetup
+from edge_vision.optimize.trials.executor import LocalExecutor, Trial
+from edge_vision.optimize.trials.measure import Measurement, MeasureTask
+from edge_vision.optimize.trials.worker import WorkerSetup
 
 pytestmark = pytest.mark.timeout(60)
 _SSH = """#!{python}

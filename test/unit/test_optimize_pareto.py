@@ -9,10 +9,10 @@ import pytest
 from optimize_cases import failed_result, result
 
 from edge_vision.optimize.agreement import classifier_agreement
-from edge_vision.optimize.measure import median_band, saturation_db
-from edge_vision.optimize.pareto import Decision, decide, time_agreement_front
+from edge_vision.optimize.candidates.pareto import Decision, decide, time_agreement_front
 from edge_vision.optimize.results import CandidateResult
 from edge_vision.optimize.settings import Settings
+from edge_vision.optimize.trials.measure import median_band, saturation_db
 
 
 def settings(**values: float) -> Settings:

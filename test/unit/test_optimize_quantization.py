@@ -17,12 +17,12 @@ from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.processor import cpu_flags
 from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
 from edge_vision.optimize.quantization.int8_recipe import (
     LIBRARY_DEFAULT_RECIPE,
     Int8Recipe,
-    cpu_flags,
     int8_recipe,
 )
 from edge_vision.optimize.quantization.sensitivity import (

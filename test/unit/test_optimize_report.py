@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from optimize_cases import failed_result, result, tiny_bundle, tiny_graph
 
-from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.candidates.pareto import decide
+from edge_vision.optimize.data.dataset import Dataset
 from edge_vision.optimize.device import this_device
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.pareto import decide
 from edge_vision.optimize.quantization.sensitivity import LayerSensitivity, SearchStep, Sensitivity
 from edge_vision.optimize.report import plot
 from edge_vision.optimize.report.page import check_installed, write_page

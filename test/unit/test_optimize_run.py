@@ -24,12 +24,13 @@ from edge_vision.core.frame import Frame
 from edge_vision.detect.detector import Detector
 from edge_vision.optimize import command
 from edge_vision.optimize.agreement import read_detections
-from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.command import main
-from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.data.clips import read_images
+from edge_vision.optimize.processor import cpu_flags
+from edge_vision.optimize.quantization.int8_recipe import int8_recipe
 from edge_vision.optimize.report.report_file import StudyReport, read_report
 from edge_vision.optimize.results import CandidateResult
-from edge_vision.optimize.trial_executor import LocalExecutor, Result, Trial, TrialOutcome
+from edge_vision.optimize.trials.executor import LocalExecutor, Result, Trial, TrialOutcome
 
 QUICK = ["--measure-s", "0.2", "--images", "8", "--threads", "1"]
 pytestmark = pytest.mark.timeout(600)

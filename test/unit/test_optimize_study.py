@@ -21,7 +21,6 @@ from optimize_cases import image_folder, tiny_bundle, tiny_graph, vit_graph
 
 from edge_vision.backends.runtimes.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
-from edge_vision.optimize import measure, worker
 from edge_vision.optimize.device import load_warning
 from edge_vision.optimize.quantization import int8_recipe
 from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
@@ -29,9 +28,10 @@ from edge_vision.optimize.report import terminal
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study
-from edge_vision.optimize.trial_executor import Result, Trial, TrialExecutor, TrialOutcome
-from edge_vision.optimize.trial_process import run_trial
-from edge_vision.optimize.worker import WorkerSetup
+from edge_vision.optimize.trials import measure, worker
+from edge_vision.optimize.trials.executor import Result, Trial, TrialExecutor, TrialOutcome
+from edge_vision.optimize.trials.process import run_trial
+from edge_vision.optimize.trials.worker import WorkerSetup
 
 pytestmark = pytest.mark.timeout(300)
 

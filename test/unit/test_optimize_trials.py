@@ -19,12 +19,12 @@ from optimize_cases import image_folder, tiny_bundle, tiny_graph
 from edge_vision.core.child_process import child_environment
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import DiskFull
-from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
-from edge_vision.optimize.trial_executor import LocalExecutor, Trial, TrialOutcome
-from edge_vision.optimize.trial_runner import store_outcome, stored_outcome
-from edge_vision.optimize.worker import WorkerSetup
+from edge_vision.optimize.trials.executor import LocalExecutor, Trial, TrialOutcome
+from edge_vision.optimize.trials.measure import Measurement, MeasureTask
+from edge_vision.optimize.trials.runner import store_outcome, stored_outcome
+from edge_vision.optimize.trials.worker import WorkerSetup
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_trial_exits_when_the_study_is_killed(folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "edge_vision.optimize.trial_process",
+        "edge_vision.optimize.trials.process",
         str(folder / "trial"),
         str(folder / "answer"),
     ]
@@ -138,7 +138,7 @@ def test_a_crash_is_named_by_its_signal(folder: Path) -> None:
 
     def kill(_: str) -> None:
         for child in psutil.Process().children():
-            if "edge_vision.optimize.trial_process" in " ".join(child.cmdline()) and not killed:
+            if "edge_vision.optimize.trials.process" in " ".join(child.cmdline()) and not killed:
                 killed.append(child.pid)
                 child.send_signal(signal.SIGKILL)
 

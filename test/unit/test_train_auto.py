@@ -44,7 +44,9 @@ def report(p95_ms: float, chosen: bool, loss: float = 0.02) -> Any:
 
 def test_time_is_saved_first_where_the_budget_is_missed() -> None:
     late = replace(REQUEST, budget_ms=10.0)
-    assert next_step(STEPS, report(20, False), late).name == "prune"
+    assert next_step(STEPS, report(20, False), late).name == "student"
+    assert next_step(STEPS, report(15, False), late).name == "prune"
+    assert next_step(STEPS, report(20, False), replace(late, other=())).name == "prune"
     assert next_step(STEPS, report(9, False), late).name == "qat"
     assert next_step(STEPS, report(20, True), REQUEST).name == "qat"
     assert excess(report(20, False), late) == 2.0

@@ -320,6 +320,9 @@ def test_the_summary_has_note_ceiling_and_crops() -> None:
     assert summary(replace(report, judge_frames=352)).startswith("on 352 judge images ")
     expecting = replace(report, figures={**report.figures, "expected_agreement": 0.9})
     assert "expected agreement of the result: 0.900 or more" in summary(expecting)
+    trained = replace(report, curve=((25, 0.1, 0.8),), best_step=25)
+    assert "kept state: that of step 25, of 300;" in summary(trained)
+    assert "kept state: the untrained one, of 300;" in summary(replace(trained, best_step=0))
 
 
 @pytest.mark.parametrize(

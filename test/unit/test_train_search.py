@@ -255,6 +255,13 @@ def test_the_command_continues_after_ctrl_c_and_writes_rows_and_bundles(
             (out / lost).unlink()
         assert main(arguments) == 0
         assert sorted(out.glob("budget_*/*/model.onnx")) == files
+    records = out / "search" / "records.jsonl"
+    lines = records.read_text("utf-8").splitlines(keepends=True)
+    records.write_text("".join(line for line in lines if "widths 4" not in line), "utf-8")
+    (out / "report.json").unlink()
+    assert main(arguments) == 0
+    assert "widths of step 4 are missing" in capsys.readouterr().out
+    assert sum("widths 4" in line for line in records.read_text("utf-8").splitlines()) == 1
     source = load_bundle(f"{tmp_path / 'tiny'}/")
     (tmp_path / "study").mkdir()
     bundles = trained_bundles(tmp_path / "study", [str(one) for one in sorted(out.glob("budget_*"))], source)

@@ -21,7 +21,7 @@ from edge_vision.evaluate.reference.detector import BACKEND
 from edge_vision.evaluate.selection import add_command
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.provenance import machine, versions, write_json
-from edge_vision.optimize import ground_truth
+from edge_vision.optimize.data import ground_truth
 from edge_vision.optimize.errors import OptimizeError
 
 EXAMPLES = """\

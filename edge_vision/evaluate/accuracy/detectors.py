@@ -19,7 +19,7 @@ from edge_vision.evaluate.accuracy.labels import LabelSet, labelled_frames
 from edge_vision.evaluate.accuracy.scores import Scores, class_numbers, in_classes_of_labels, scores_of
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.optimize.ground_truth import SCORE_THRESHOLD
+from edge_vision.optimize.data.ground_truth import SCORE_THRESHOLD
 
 
 @dataclass(slots=True, eq=False)

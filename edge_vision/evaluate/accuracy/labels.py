@@ -22,7 +22,7 @@ from edge_vision.errors import ImageError
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.clips import CLIPS, clip_path, read_clip
 from edge_vision.offline.media_files import read_image_file
-from edge_vision.optimize import ground_truth
+from edge_vision.optimize.data import ground_truth
 from edge_vision.optimize.errors import OptimizeError
 
 LABELS_FILE = Path(__file__).parent / "data" / "labels.json"

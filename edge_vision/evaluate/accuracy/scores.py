@@ -14,7 +14,7 @@ import numpy as np
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import SAME_BOX_IOU
 from edge_vision.evaluate.accuracy.labels import LabelSet
-from edge_vision.optimize.ground_truth import coco_evaluation
+from edge_vision.optimize.data.ground_truth import coco_evaluation
 
 SIZES = ("small", "medium", "large")
 """COCO's: areas below 32 x 32 px, below 96 x 96 px, and above."""

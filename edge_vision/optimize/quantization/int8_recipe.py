@@ -11,7 +11,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 SAFE_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Flags in /proc/cpuinfo of processors that add u8 by s8 products in 32 bits."""
@@ -65,25 +64,3 @@ def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Int8
 LIBRARY_DEFAULT_RECIPE = Int8Recipe(
     "s8", "s8", False, False, "the quantizer's default arguments", library_default=True
 )
-
-
-def cpu_flags() -> frozenset[str]:
-    """The flags of this processor in lower case; empty if the kernel does not report them."""
-    values = [value for name, value in _cpuinfo() if name in ("flags", "features")]
-    return frozenset(" ".join(values[:1]).lower().split())
-
-
-def cpu_name() -> str:
-    """The model name of the processor, or its architecture."""
-    names = [value for name, value in _cpuinfo() if name == "model name"]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> list[tuple[str, str]]:
-    """The fields of /proc/cpuinfo with names in lower case; empty if it cannot be read."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    fields = (line.partition(":") for line in lines)
-    return [(name.strip().lower(), value.strip()) for name, _, value in fields]

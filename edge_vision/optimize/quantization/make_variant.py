@@ -22,7 +22,7 @@ from edge_vision.core.preprocess import Preprocessor
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
-from edge_vision.optimize.clips import read_images
+from edge_vision.optimize.data.clips import read_images
 from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import comparing_nodes
 from edge_vision.optimize.quantization.input_moments import Ranges, input_moments

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.bundles.store import load_bundle
-from edge_vision.optimize.clips import read_images
+from edge_vision.optimize.data.clips import read_images
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq, graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
@@ -40,7 +40,7 @@ from edge_vision.optimize.quantization.make_variant import cached_ranges, cached
 from edge_vision.optimize.quantization.quantization_loss import LAYER_IMAGES, QuantizationLoss
 from edge_vision.optimize.quantization.stem import stem_layers
 from edge_vision.optimize.records import decoded
-from edge_vision.optimize.trial_executor import PROGRESS
+from edge_vision.optimize.trials.executor import PROGRESS
 
 MAX_FP32_ARITHMETIC = 0.4
 """Share of the multiplications that may stay in fp32."""

@@ -8,14 +8,14 @@ from dataclasses import replace
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size
-from edge_vision.optimize.dataset import CALIBRATION, Dataset
+from edge_vision.optimize.data.dataset import CALIBRATION, Dataset
 from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.quantization import int8_recipe
 from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
 from edge_vision.optimize.runtimes import build_only_backends, onnx_backends
 from edge_vision.optimize.source import TFLITE
-from edge_vision.optimize.trial_executor import Trial, TrialOutcome
-from edge_vision.optimize.trial_runner import TrialRunner
+from edge_vision.optimize.trials.executor import Trial, TrialOutcome
+from edge_vision.optimize.trials.runner import TrialRunner
 
 
 class Variants:

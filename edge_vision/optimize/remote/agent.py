@@ -358,7 +358,7 @@ class Agent:
         (work / "trial.json").write_text(trial, "utf-8")
         with (work / "log").open("wb") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "edge_vision.optimize.trial_process", "trial.json", "answer.json"],
+                [sys.executable, "-m", "edge_vision.optimize.trials.process", "trial.json", "answer.json"],
                 cwd=work,
                 env=self._environment(package),
                 stdin=subprocess.PIPE,

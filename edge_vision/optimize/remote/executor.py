@@ -14,16 +14,15 @@ from typing import Any
 
 from edge_vision.core.child_process import describe_exit
 from edge_vision.core.missing_package import PYPI_NAMES
+from edge_vision.optimize.data.prediction_file import check_predictions, max_bytes
 from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.errors import DiskFull, OptimizeError
-from edge_vision.optimize.measure import Measurement, MeasureTask
-from edge_vision.optimize.prediction_file import check_predictions, max_bytes
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.remote.address import DeviceAddress
 from edge_vision.optimize.remote.agent import sha256_of
 from edge_vision.optimize.remote.package import package_zip
 from edge_vision.optimize.remote.session import ConnectionEnded, DeviceError, SshSession
-from edge_vision.optimize.trial_executor import (
+from edge_vision.optimize.trials.executor import (
     EXIT_DISK_FULL,
     Result,
     Trial,
@@ -31,6 +30,7 @@ from edge_vision.optimize.trial_executor import (
     TrialOutcome,
     decoded_outcome,
 )
+from edge_vision.optimize.trials.measure import Measurement, MeasureTask
 
 CACHE_LIMIT_BYTES = 2 << 30
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0)

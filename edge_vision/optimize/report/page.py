@@ -16,8 +16,8 @@ from edge_vision.core.missing_package import install_command
 from edge_vision.core.printable import printable_lines
 from edge_vision.optimize.agreement import CONFIDENT_MARGIN
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT
-from edge_vision.optimize.candidate_table import predictions_file
-from edge_vision.optimize.dataset import EVALUATION
+from edge_vision.optimize.candidates.table import predictions_file
+from edge_vision.optimize.data.dataset import EVALUATION
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.sensitivity import Sensitivity
 from edge_vision.optimize.report import plot, terminal

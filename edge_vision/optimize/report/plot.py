@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
-from edge_vision.optimize.pareto import time_agreement_front
+from edge_vision.optimize.candidates.pareto import time_agreement_front
 from edge_vision.optimize.quantization.sensitivity import Sensitivity
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.results import CandidateResult

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edge_vision import __version__
 from edge_vision.bundles.schema import nearest
-from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.candidates.pareto import Decision
+from edge_vision.optimize.data.dataset import Dataset
 from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
-from edge_vision.optimize.pareto import Decision
 from edge_vision.optimize.quantization.sensitivity import Sensitivity
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.results import CandidateResult

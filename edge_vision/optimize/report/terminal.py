@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edge_vision.core.printable import printable
 from edge_vision.optimize.agreement import CONFIDENT_MARGIN
-from edge_vision.optimize.measure import Measurement
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.results import CandidateResult
+from edge_vision.optimize.trials.measure import Measurement
 
 _HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7}{} {:>5} {:>6} {:>5}  {}"
 

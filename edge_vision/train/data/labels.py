@@ -27,7 +27,7 @@ from edge_vision.dataset.picture import ACCEPTED, REJECTED, LabelledBox
 from edge_vision.detect.detector import to_source_pixels
 from edge_vision.detect.heads import DetectionHead, make_head
 from edge_vision.offline.progress import Count, no_count
-from edge_vision.optimize import ground_truth
+from edge_vision.optimize.data import ground_truth
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
 

@@ -64,6 +64,11 @@ class Progress:
     loss: float = math.nan
     stopped: str = ""
 
+    @property
+    def best_step(self) -> int:
+        """The step of best; 0 = untrained."""
+        return next((step for step, _, score in self.curve if score == self.best_score), 0)
+
 
 class Distillation:
     """Trains a student in place."""

@@ -17,10 +17,11 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.core.model_spec import ValidFor
 from edge_vision.detect.heads.decoding import ACTIVATIONS
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.processor import cpu_flags
 from edge_vision.optimize.quantization import graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
-from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.quantization.int8_recipe import int8_recipe
 from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.train.data.time_split import evenly_read
 from edge_vision.train.graph.batch_norm import NormalisedConvolutions

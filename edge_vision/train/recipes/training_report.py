@@ -27,7 +27,8 @@ class TrainingReport:
     refused: why the result is no replacement, "" = it is one; then there is no bundle, except with `anyway`.
     figures: further ones. labelled: reviewed images to train and to judge, and those left out as the teacher
     is wrong on them. judge_images: of a classifier the crops of judge_frames. cpu_s: of all parts of the run
-    together. note: what its user should know, "" = nothing."""
+    together. note: what its user should know, "" = nothing. best_step: at which the kept state was best on
+    the validation images, 0 = untrained, None = not known."""
 
     model: str
     parent_sha256: str
@@ -45,6 +46,7 @@ class TrainingReport:
     labelled: Mapping[str, int] = field(default_factory=dict)
     judge_frames: int = 0
     note: str = ""
+    best_step: int | None = None
 
 
 def right_on_labels(found: Quality, teacher: Quality, labelled: Mapping[str, int], judge_images: int) -> bool:

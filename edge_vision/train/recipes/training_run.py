@@ -21,10 +21,11 @@ from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.offline.progress import Count
 from edge_vision.optimize.candidate import Size
-from edge_vision.optimize.clips import tiles
+from edge_vision.optimize.data.clips import tiles
+from edge_vision.optimize.processor import cpu_flags
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
-from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.quantization.int8_recipe import int8_recipe
 from edge_vision.optimize.quantization.make_variant import (
     cached_ranges,
     cached_rounding,
@@ -387,6 +388,7 @@ class TrainingRun:
             self.labelled,
             len(self._data.judge),
             note,
+            progress.best_step,
         )
 
     def write(

@@ -15,8 +15,9 @@ from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.processor import cpu_flags
 from edge_vision.optimize.quantization import ptq
-from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.quantization.int8_recipe import int8_recipe
 from edge_vision.optimize.records import decoded
 from edge_vision.train.networks.supernet import Genes, Supernet
 from edge_vision.train.networks.timing import installed_runtimes, layer_times, time_ratio
@@ -68,6 +69,9 @@ class Records:
                 f"{self._file}: expected a stored result for {name!r}, got a damaged one: delete its line, "
                 f"and the same command measures it again"
             ) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
 
     def starting(self, prefix: str) -> list[Any]:
         """The results whose names start so."""

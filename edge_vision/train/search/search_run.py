@@ -24,6 +24,7 @@ import torch
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.errors import HeadError
+from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.candidate import Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit, graph_session
@@ -61,6 +62,7 @@ FINALISTS = 2
 FINAL_ROUNDS = 36
 GATE_STEPS = 60
 _WIDTH_RATE = 0.06
+_GATES = f"{SEARCH}/gates.pt"
 FAMILY_WIDTH, FAMILY_DEPTH = 1.5, 3
 TEACHER = "teacher int8"
 
@@ -285,16 +287,22 @@ class _Search:
             ParameterGroup([gated.widths], _WIDTH_RATE),
             ParameterGroup([gated.steps, gated.price], 0.0),
         ]
-        run.distil(
+        progress = run.distil(
             gated,
             groups,
             snapshot,
             loss,
-            checkpoint=f"{SEARCH}/gates.pt",
+            checkpoint=_GATES,
             steps=GATE_STEPS,
             what="differentiable search",
             averages=False,
         )
+        steps = (0, *(step for step, _, _ in progress.curve))
+        if missing := [step for step in steps if f"widths {step}" not in self._records]:
+            # The checkpoint is finished, but a damaged line was deleted, as its error says.
+            self._log(f"widths of step {missing[0]} are missing: the differentiable search is repeated")
+            remove_path(run.folder / _GATES)
+            return self._snapshots(latency)
         return [np.array(one) for one in self._records.starting("widths ")]
 
     def _tuned(self, genes: Genes, what: str) -> tuple[dict[str, Any], str]:

@@ -1,4 +1,4 @@
-"""A candidate in its own process: `python -m edge_vision.optimize.worker`, and `WorkerProcess`, its client.
+"""A candidate in its own process, `python -m edge_vision.optimize.trials.worker`; WorkerProcess: its client.
 
 Requests and responses are JSON, one per line:
 
@@ -46,7 +46,7 @@ class WorkerProcess:
         self._name = name
         started_s = time.monotonic()
         self._child = subprocess.Popen(
-            python_command("edge_vision.optimize.worker"),
+            python_command("edge_vision.optimize.trials.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child_environment(),

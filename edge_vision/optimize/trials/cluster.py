@@ -14,7 +14,7 @@ from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import cache_dir
 from edge_vision.offline.executor import Executor, Job, JobContext
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
-from edge_vision.optimize.trial_executor import (
+from edge_vision.optimize.trials.executor import (
     WORK_FOLDERS,
     LocalExecutor,
     Log,
@@ -24,7 +24,7 @@ from edge_vision.optimize.trial_executor import (
     TrialExecutor,
     TrialOutcome,
 )
-from edge_vision.optimize.trial_files import input_files, made_files, state_of
+from edge_vision.optimize.trials.files import input_files, made_files, state_of
 
 MEASURED = "measure"
 """The kind of trial that measures times: it has its machine for itself."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
-from edge_vision.optimize.trial_executor import (
+from edge_vision.optimize.trials.executor import (
     FOLDER,
     WORK_FOLDERS,
     Result,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_vision.optimize.trial_executor import FOLDER, Trial
+from edge_vision.optimize.trials.executor import FOLDER, Trial
 
 State = Mapping[str, tuple[int, int]]
 """File, relative to the folder -> its size and time of modification."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size, default_sizes
-from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.candidates.pareto import NOISE, decide, misses_agreement
+from edge_vision.optimize.data.dataset import Dataset
 from edge_vision.optimize.device import OptimizedDevice
-from edge_vision.optimize.pareto import NOISE, decide, misses_agreement
 from edge_vision.optimize.quantization.int8_recipe import BF16_FLAGS
 from edge_vision.optimize.results import CandidateResult
 from edge_vision.optimize.runtimes import computes_in, onnx_backends, selected_backends

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_vision.bundles.store import Bundle
-from edge_vision.optimize import ground_truth
-from edge_vision.optimize.clips import Clip, check_disjoint, read_clip, tiles, write_images
+from edge_vision.optimize.data import ground_truth
+from edge_vision.optimize.data.clips import Clip, check_disjoint, read_clip, tiles, write_images
 from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.settings import Settings

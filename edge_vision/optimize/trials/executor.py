@@ -1,6 +1,6 @@
 """Trials: independent steps of a study, exchanged as JSON with whatever executes them.
 
-`LocalExecutor` runs a trial in a child process; `cluster_trials` runs it on another machine, in a folder with
+`LocalExecutor` runs a trial in a child process; `cluster` runs it on another machine, in a folder with
 copies of its files.
 """
 
@@ -39,7 +39,7 @@ Log = Callable[[str], None]
 class Trial(Generic[Result]):
     """One step of a study.
 
-    kind: key of `trial_process.KINDS`. name: stem of its files. task: dataclass with the arguments; paths in
+    kind: key of `process.KINDS`. name: stem of its files. task: dataclass with the arguments; paths in
     it are relative to the study's folder. result: dataclass that it returns. inputs: hashes of the files that
     it reads and versions of its runtime: an earlier outcome is reused only if they are the same.
     """
@@ -136,7 +136,7 @@ class LocalExecutor(TrialExecutor):
 
 def _start(folder: Path, log: Any, request: Path, answer: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        python_command("edge_vision.optimize.trial_process", str(request), str(answer)),
+        python_command("edge_vision.optimize.trials.process", str(request), str(answer)),
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=log,

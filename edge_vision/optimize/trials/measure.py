@@ -23,10 +23,10 @@ from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.diagnostics.sensors.power import PowerMeter
 from edge_vision.diagnostics.sensors.tree import Tree
 from edge_vision.errors import BackendError
-from edge_vision.optimize import ground_truth
 from edge_vision.optimize.agreement import Agreement, agreement, read_detections, rename_classes
-from edge_vision.optimize.quantization.int8_recipe import cpu_name
-from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
+from edge_vision.optimize.data import ground_truth
+from edge_vision.optimize.processor import cpu_name
+from edge_vision.optimize.trials.worker import WorkerProcess, WorkerSetup
 
 WARM_UP, PER_ROUND, MIN_ROUNDS, MAX_ROUNDS = 3, 5, 8, 40
 

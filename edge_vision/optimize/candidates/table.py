@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edge_vision.optimize.build_only import BuildTask, BuiltEngine
 from edge_vision.optimize.candidate import Candidate
-from edge_vision.optimize.dataset import EVALUATION, LABELS, Dataset
+from edge_vision.optimize.data.dataset import EVALUATION, LABELS, Dataset
 from edge_vision.optimize.device import OptimizedDevice
-from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.quantization.variants import Variants
 from edge_vision.optimize.results import CandidateResult, failure_reason
 from edge_vision.optimize.settings import Settings
-from edge_vision.optimize.trial_executor import Trial
-from edge_vision.optimize.trial_runner import TrialRunner
-from edge_vision.optimize.worker import WorkerSetup
+from edge_vision.optimize.trials.build_only import BuildTask, BuiltEngine
+from edge_vision.optimize.trials.executor import Trial
+from edge_vision.optimize.trials.measure import Measurement, MeasureTask
+from edge_vision.optimize.trials.runner import TrialRunner
+from edge_vision.optimize.trials.worker import WorkerSetup
 
 
 class CandidateTable:

@@ -1,4 +1,4 @@
-"""Runs one trial in its own process: `python -m edge_vision.optimize.trial_process TRIAL ANSWER`."""
+"""Runs one trial in its own process: `python -m edge_vision.optimize.trials.process TRIAL ANSWER`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any, get_type_hints
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize.errors import DISK_FULL
 from edge_vision.optimize.records import decoded
-from edge_vision.optimize.trial_executor import EXIT_DISK_FULL
+from edge_vision.optimize.trials.executor import EXIT_DISK_FULL
 
 KINDS = {
     "variant": "edge_vision.optimize.quantization.make_variant",
     "sensitivity": "edge_vision.optimize.quantization.sensitivity",
-    "measure": "edge_vision.optimize.measure",
-    "build": "edge_vision.optimize.build_only",
+    "measure": "edge_vision.optimize.trials.measure",
+    "build": "edge_vision.optimize.trials.build_only",
 }
 """Kind -> module with `run(task) -> result`, both dataclasses, which raises EdgeVisionError."""
 
