@@ -431,7 +431,7 @@ def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
         return f"{report.decision.chosen} is within all bounds"
     losses = [1 - one.agreement for one in report.results if one.precision == "int8" and one.measurement]
     if not step.faster and losses and min(losses) <= 0:
-        return "int8 already agrees with fp32 on all images"
+        return f"int8 already agrees with fp32 on all images (at most {request.images}, see --images)"
     if step.name == "student" and not (request.classes and request.other):
         return "pass --classes and --other, another scene, for a student"
     return ""

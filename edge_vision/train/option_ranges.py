@@ -50,6 +50,7 @@ _POSITIVE = OptionRange(float, "a number above 0", lambda value: 0 < value < mat
 _HOURS = f"at most {_MOST_HOURS:g}"
 SHARE_BELOW_1 = OptionRange(float, "0 or more and less than 1", lambda value: 0 <= value < 1)
 SHARE_TO_PRUNE = OptionRange(float, "more than 0 and less than 1", lambda value: 0 < value < 1)
+SHARE_OF_TIME = OptionRange(float, "a share of the time, more than 0 and at most 1", lambda v: 0 < v <= 1)
 SHARED = {"batch": _whole(1), "samples": _whole(8), "seed": _whole(0)}
 TRAINING: Mapping[str, OptionRange] = {
     **SHARED,
@@ -62,7 +63,7 @@ TRAINING: Mapping[str, OptionRange] = {
     "levels": _whole(0),
     "width": OptionRange(float, "0 to 16", _up_to(16)),
     "depth": OptionRange(int, "1 to 32", lambda value: 1 <= value <= 32),
-    "budgets": _POSITIVE,
+    "budgets": SHARE_OF_TIME,
     "hours": OptionRange(float, f"0 or more, {_HOURS}", _up_to(_MOST_HOURS)),
 }
 AUTO: Mapping[str, OptionRange] = {

@@ -35,7 +35,7 @@ def summary(report: TrainingReport) -> str:
             if ratios:
                 times = ", ".join(f"{name} {one:.2f}" for name, one in ratios.items())
                 rows.append(f"time by that of {text}: {times}")
-        rows.append(f"{len(report.figures['fp32_layers'])} layers in fp32, those of the stem among them")
+        rows.append(f"layers in fp32, those of the stem among them: {len(report.figures['fp32_layers'])}")
     elif report.figures:
         rows += _student_rows(report.figures)
     return "\n".join([*rows, *_last_rows(report)])
@@ -80,6 +80,7 @@ def _search_table(report: TrainingReport) -> str:
             f"{one['untuned']:8.3f} {one['agreement']:9.3f} {one['bytes'] / 1e6:7.2f}"
             f"{'  on the front' * (one['network'] in front)}"
         )
+    rows.append("untuned: fp32 on the validation images; agreement: of the result on the judge images")
     return "\n".join([*rows, *_last_rows(report)])
 
 
@@ -102,7 +103,11 @@ def _student_rows(figures: Mapping[str, Any]) -> list[str]:
         ),
         *(
             f"agreement on {Path(clip).name}, another scene: "
-            + ("no objects there" if value is None else f"{value:.3f}")
+            + (
+                "no objects there"
+                if value is None
+                else f"{value:.3f}; there the teacher takes over at run time"
+            )
             for clip, value in figures["other_agreement"].items()
         ),
     ]

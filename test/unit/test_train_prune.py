@@ -286,7 +286,7 @@ def test_a_model_that_agrees_too_little_is_refused() -> None:
 def test_no_more_agreement_is_expected_than_the_teacher_has_with_itself() -> None:
     assert prune_run._refusal(Quality(0.87, 10.0), 0.7, ceiling=0.866) == ""
     expected = (
-        "expected an agreement of 0.866 or more, the teacher's with itself when the picture moves by 2 px,"
+        "expected an agreement of 0.8660 or more, the teacher's with itself when the picture moves by 2 px,"
     )
     assert prune_run._refusal(Quality(0.86, 10.0), 0.7, ceiling=0.866).startswith(expected)
     refused = prune_run._refusal(Quality(0.89, 10.0), 0.7, ceiling=0.95)

@@ -14,7 +14,6 @@ from edge_vision.backends.serving.loaded_model import LoadedModel
 from edge_vision.backends.serving.model_manager import ModelManager
 from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.model_spec import ValidFor
 from edge_vision.core.running_clock import running_s
 from edge_vision.detect.detector import Detector
 from edge_vision.detect.scene_guard import DOUBTFUL, FALLBACK, SceneGuard, agreement
@@ -45,7 +44,8 @@ class GuardedModel:
         if valid_for and not self._teacher and self._node.params["guard"]:
             self._guard = SceneGuard(valid_for.agreement)
             self._teacher = ModelManager(warm_detector, self._log, lambda _: None)
-            threading.Thread(target=self._load, args=(self._teacher, valid_for), daemon=True).start()
+            loading = (self._teacher, valid_for.teacher, model)
+            threading.Thread(target=self._load, args=loading, daemon=True).start()
 
     def close(self) -> None:
         """Close the teacher."""
@@ -53,11 +53,12 @@ class GuardedModel:
         if teacher:
             teacher.stop()
 
-    def _load(self, teacher: ModelManager[Detector], valid_for: ValidFor) -> None:
-        request = replace(model_request(self._node), model=valid_for.teacher)
+    def _load(self, teacher: ModelManager[Detector], name: str, model: LoadedModel[Detector]) -> None:
+        wanted = model_request(self._node)  # Backends are not measured again: that takes seconds.
+        backend = model.report.actual.backend if wanted.backend == "auto" else wanted.backend
         try:
-            teacher.start(request)
-            self._log("info", "guard_loaded", f"the model is compared with its teacher, {request.model}")
+            teacher.start(replace(wanted, model=name, backend=backend))
+            self._log("info", "guard_loaded", f"the model is compared with its teacher, {name}")
         except EdgeVisionError as error:
             self._error = f"guard: {error}"
             self._log("warning", "guard_unavailable", f"the model is not compared with its teacher: {error}")
@@ -119,12 +120,11 @@ class GuardedModel:
 
     def status_values(self) -> dict[str, Any]:
         """Status values."""
-        guard = self._guard
         return {
-            "guard.state": guard.state if self._teacher and not self._error else "off",
-            "guard.agreement": guard.agreement,
-            "guard.compared": guard.compared,
-            "guard.fallbacks": guard.falls,
+            "guard.state": self._guard.state if self._teacher and not self._error else "off",
+            "guard.agreement": self._guard.agreement,
+            "guard.compared": self._guard.compared,
+            "guard.fallbacks": self._guard.falls,
         }
 
 

@@ -81,7 +81,7 @@ def least_agreement(ceiling: float | None, most: float = MIN_AGREEMENT) -> tuple
     itself = f"the teacher's with itself when the picture moves by {MOVED_PX:g} px"
     if ceiling >= most:
         return most, f"{most:g} or more ({itself}: {ceiling:.3f})"
-    return ceiling, f"{ceiling:.3f} or more, {itself},"
+    return ceiling, f"{ceiling:.4f} or more, {itself},"
 
 
 def _refusal(quality: Quality, ratio: float, right: bool = False, ceiling: float | None = None) -> str:
@@ -90,7 +90,7 @@ def _refusal(quality: Quality, ratio: float, right: bool = False, ceiling: float
     least, words = least_agreement(ceiling)
     if quality.agreement < least and not right:
         return (
-            f"expected an agreement of {words} of the pruned int8 graph, got {quality.agreement:.3f}: pass a "
+            f"expected an agreement of {words} of the pruned int8 graph, got {quality.agreement:.4f}: pass a "
             f"lower --share, more --steps, or more varied clips"
         )
     if ratio >= 1:

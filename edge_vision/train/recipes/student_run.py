@@ -209,8 +209,8 @@ def _refusal(quality: Quality, ceiling: float, ratio: float, right: bool, anyway
     all the same."""
     if quality.agreement < ceiling and not right:
         return (
-            f"expected an agreement of {ceiling:.3f} or more, the teacher's with itself when the picture "
-            f"moves by {MOVED_PX:g} px, got {quality.agreement:.3f}: pass a lower --share, a "
+            f"expected an agreement of {ceiling:.4f} or more, the teacher's with itself when the picture "
+            f"moves by {MOVED_PX:g} px, got {quality.agreement:.4f}: pass a lower --share, a "
             f"higher --width, more --steps or clips{', or --anyway' * (not anyway)}"
         )
     if ratio >= 1:
