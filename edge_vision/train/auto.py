@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
 from edge_vision.optimize.command import STUDY
 from edge_vision.optimize.data.dataset import prepare_dataset
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.records import decoded
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study, write_results
@@ -52,6 +54,7 @@ _STUDY_SHARE = 0.5
 """Of the time left that a study may take while trainings wait."""
 _PRUNABLE_SHARE = 0.35
 """Of the time: where more is to be saved, pruning alone loses too much, and a student is tried first."""
+_STORE_PERIOD_S = 10.0
 _LEAST_STUDY_S = 10.0
 """Of the time left at the end, to measure what was left out before."""
 _ENDED = "the time of --hours has ended; it continues with more"
@@ -106,6 +109,9 @@ STEPS = (
     Step("search", 40, 20, True, 12),
 )
 """In the order in which they are tried if they are equally needed."""
+
+
+_STATES = ("running", "done", "refused", "failed", "skipped")
 
 
 @dataclass(slots=True)
@@ -166,6 +172,7 @@ class _Auto:
         self.state = _restored(folder, request)
         self._started_s = time.monotonic() - self.state.spent_s
         self.has_table = False
+        self._stored_s = self._started_s
 
     def run(self) -> StudyReport:
         self._log_earlier()
@@ -200,11 +207,18 @@ class _Auto:
 
     def store(self) -> None:
         """Write auto.json, atomically."""
-        self.state.spent_s = time.monotonic() - self._started_s
+        self._stored_s = time.monotonic()
+        self.state.spent_s = self._stored_s - self._started_s
         for name, outcome in self.state.outcomes.items():
             if outcome.state in ("running", "failed"):
                 outcome.cpu_s = stored_cpu_s(self._folder / name / CPU_TIME)
         write_file(self._folder / STATE, (json.dumps(asdict(self.state), indent=1) + "\n").encode())
+
+    def _shown(self, text: str) -> None:
+        """Show the progress. The time is stored now and then, as it counts after a kill, too."""
+        self._show(text)
+        if time.monotonic() - self._stored_s > _STORE_PERIOD_S:
+            self.store()
 
     def _open(self, name: str) -> bool:
         """Whether a step is to be decided: not before, or under way. A lack of time may have passed, as may
@@ -239,7 +253,7 @@ class _Auto:
 
     def _write_images(self) -> None:
         request = self._request
-        if (self._folder / JUDGE_IMAGES).is_dir():
+        if all((self._folder / name).is_dir() for name in (TRAIN_IMAGES, JUDGE_IMAGES)):
             return
         self._log("reading the clips")
         found = split(request.videos, request.judge, request.images, request.images)
@@ -263,7 +277,7 @@ class _Auto:
         end_s = time.monotonic() + share * self._left_s()
         if self._left_s() > 0:
             self._log(f"measuring, for at most {minutes(share * self._left_s())} of --hours")
-        executor = LocalExecutor(self._show)
+        executor = LocalExecutor(self._shown)
         report = run_study(folder, settings, executor, self._log, left_s=lambda: end_s - time.monotonic())
         write_results(folder, report)
         return report
@@ -321,6 +335,8 @@ class _Auto:
 
     def _train(self, step: Step, outcome: StepOutcome) -> None:
         """Train; with half the batch if the memory does not suffice. If the time ends, it stays as it is."""
+        import torch  # noqa: F401  An import that a bound interrupts cannot be repeated.
+
         while True:
             self.store()
             outcome.reason = "" if self._left_s() > 0 else _ENDED
@@ -364,7 +380,7 @@ class _Auto:
             seed=request.seed,
             **options,
         )
-        return run_recipe(folder, training, self._log, self._show)
+        return run_recipe(folder, training, self._log, self._shown)
 
 
 def next_step(waiting: Sequence[Step], report: StudyReport, request: AutoRequest) -> Step:
@@ -447,14 +463,26 @@ def _restored(folder: Path, request: AutoRequest) -> AutoState:
         return AutoState(request, inputs=inputs)
     try:
         stored = {**content["request"], "hours": request.hours}
-        outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
+        outcomes = {name: _stored_outcome(name, one) for name, one in content["outcomes"].items()}
         spent_s = float(content["spent_s"])
         stored_inputs = dict(content.get("inputs", {}))
+        if not 0 <= spent_s < math.inf:
+            raise ValueError("expected a time")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise damaged(folder / STATE, "the options and the state of the results") from None
     # What an earlier version did not store, or cannot be read now, is not compared.
     check_same(folder, stored | inputs | stored_inputs, as_stored(request) | stored_inputs | inputs)
     return AutoState(request, spent_s, outcomes, stored_inputs | inputs)
+
+
+def _stored_outcome(name: str, stored: Mapping[str, Any]) -> StepOutcome:
+    """Raises KeyError, TypeError, ValueError or AttributeError for another one."""
+    outcome: StepOutcome = decoded(StepOutcome, stored, strict=True)
+    options = outcome.options.keys() <= {"share", "classes", "other", "budgets", "runtime"}
+    known = name in {step.name for step in STEPS} and outcome.state in _STATES
+    if not (known and options and outcome.steps >= 0 and outcome.batch >= 0):
+        raise ValueError(f"expected an outcome of a step, got {stored!r:.80} of {name}")
+    return outcome
 
 
 def _check_none(folder: Path) -> None:
@@ -471,6 +499,7 @@ def _write_folder(folder: Path, images: Sequence[np.ndarray]) -> None:
     """The images as PNG; the folder appears when it is complete."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     remove_path(unfinished)
+    remove_path(folder)
     unfinished.mkdir()
     for number, image in enumerate(images):
         cv2.imwrite(str(unfinished / f"{number:04d}.png"), image)

@@ -42,6 +42,10 @@ def _whole(least: int) -> OptionRange:
     return OptionRange(int, f"{least} or more", lambda value: value >= least)
 
 
+def _between(least: int, most: int) -> OptionRange:
+    return OptionRange(int, f"{least} to {most}", lambda value: least <= value <= most)
+
+
 def _up_to(most: float) -> Callable[[float], bool]:
     return lambda value: 0 <= value <= most
 
@@ -51,10 +55,10 @@ _HOURS = f"at most {_MOST_HOURS:g}"
 SHARE_BELOW_1 = OptionRange(float, "0 or more and less than 1", lambda value: 0 <= value < 1)
 SHARE_TO_PRUNE = OptionRange(float, "more than 0 and less than 1", lambda value: 0 < value < 1)
 SHARE_OF_TIME = OptionRange(float, "a share of the time, more than 0 and at most 1", lambda v: 0 < v <= 1)
-SHARED = {"batch": _whole(1), "samples": _whole(8), "seed": _whole(0)}
+SHARED = {"batch": _between(1, 4096), "samples": _whole(8), "seed": _whole(0)}
 TRAINING: Mapping[str, OptionRange] = {
     **SHARED,
-    "steps": _whole(1),
+    "steps": _between(1, 10_000_000),
     "frames": _whole(16),
     "judge_frames": _whole(8),
     "threads": OptionRange(int, "0 to 1024", _up_to(1024)),

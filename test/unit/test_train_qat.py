@@ -334,9 +334,9 @@ def test_a_full_disk_is_one_sentence(
 def test_no_figure_may_be_worse_than_that_of_ptq() -> None:
     before = Quality(0.9, 20.0, 0.8)
     fewer_found = qat._refusal(before, Quality(0.95, 25.0, 0.7))
-    assert "AP50 on reviewed images 0.800, 20.0 dB), got 0.950, 0.700, 25.0 dB" in fewer_found
+    assert "AP50 on reviewed images 0.800, 20.00 dB), got 0.950, 0.700, 25.00 dB" in fewer_found
     assert "agreement 0.900" in qat._refusal(before, Quality(0.89, 25.0, 0.9))
-    assert "got 0.950, 0.800, 19.0 dB" in qat._refusal(before, Quality(0.95, 19.0, 0.8))
+    assert "got 0.950, 0.800, 19.00 dB" in qat._refusal(before, Quality(0.95, 19.0, 0.8))
     assert "agreement 0.900" in qat._refusal(Quality(0.9, 20.0), Quality(0.8, 25.0, 0.9))
     assert qat._refusal(before, Quality(0.9, 20.0, 0.8)) == ""
     assert qat._refusal(before, Quality(0.89, 21.0, 0.8), slack=0.01) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import math
 import os
 import shutil
 import signal
@@ -113,7 +114,10 @@ def test_only_what_a_run_wrote_is_removed(tmp_path: Path) -> None:
         ("samples/targets.json", b"{", ""),
         ("samples/0.npy", 0.5, ""),
         ("samples/1.npy", b"", ""),
+        ("samples/1.npy", b"0.npy", ""),  # The content of another file.
+        ("samples/0.npy", b"zeros", ""),
         ("ranges/teacher.json", b"[1]", ""),
+        ("ranges/teacher.json", b'{"x": [1, 2]}', ""),
         ("ranges/*.npz", 0.5, ""),
         ("ranges/*.npz", b"", ""),
     ],
@@ -129,6 +133,10 @@ def test_a_damaged_checkpoint_is_refused_and_damaged_caches_are_made_again(
     report, checkpoint = json.loads((out / "report.json").read_text()), (out / "checkpoint.pt").read_bytes()
     (file,) = out.glob(name)
     whole = file.read_bytes()
+    if damage == b"0.npy":
+        damage = file.with_name("0.npy").read_bytes()
+    elif damage == b"zeros":
+        damage = whole[:128] + bytes(len(whole) - 128)
     file.write_bytes(damage if isinstance(damage, bytes) else whole[: int(damage * len(whole))])
     (out / "report.json").unlink()  # Killed just before its end.
     status = main(arguments_of(request, out))
@@ -311,9 +319,9 @@ def test_other_scenes_are_checked_for_users_of_the_module(tmp_path: Path) -> Non
 
 
 OUT_OF_RANGE = [
-    ("train qat m", "--steps", "0", "1 or more"),
-    ("train qat m", "--steps", "1.5", "1 or more"),
-    ("train qat m", "--batch", "0", "1 or more"),
+    ("train qat m", "--steps", "0", "1 to 10000000"),
+    ("train qat m", "--steps", "1.5", "1 to 10000000"),
+    ("train qat m", "--batch", "0", "1 to 4096"),
     ("train qat m", "--samples", "7", "8 or more"),
     ("train qat m", "--seed", "-1", "0 or more"),
     ("train qat m", "--threads", "-3", "0 to 1024"),
@@ -324,9 +332,9 @@ OUT_OF_RANGE = [
     ("train student m --classes a --other b", "--width", "nan", "0 to 16"),
     ("train student m --classes a --other b", "--width", "-1", "0 to 16"),
     ("train student m --classes a --other b", "--depth", "0", "1 to 32"),
-    ("search m", "--budgets", "nan", "a number above 0"),
+    ("search m", "--budgets", "nan", "a share of the time, more than 0 and at most 1"),
     ("search m", "--budget-hours", "inf", "0 or more, at most 10000"),
-    ("auto m", "--batch", "-1", "1 or more"),
+    ("auto m", "--batch", "-1", "1 to 4096"),
     ("auto m", "--hours", "inf", "more than 0, at most 10000"),
     ("auto m", "--hours", "0", "more than 0, at most 10000"),
     ("auto m", "--images", "3", "8 or more"),
@@ -347,14 +355,14 @@ def test_options_out_of_range_are_wrong_arguments(
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: TrainingRequest("qat", "m", ("v",), steps=0), "--steps: expected 1 or more, got 0"),
+        (lambda: TrainingRequest("qat", "m", ("v",), steps=0), "--steps: expected 1 to 10000000, got 0"),
         (lambda: TrainingRequest("prune", "m", ("v",)), "--share: expected more than 0 and less than 1"),
         (lambda: TrainingRequest("search", "m", ("v",)), "--budgets: expected numbers above 0, got none"),
         (lambda: TrainingRequest("search", "m", ("v",), budgets=(0.5, -1)), "--budgets: .*, got -1"),
         (lambda: TrainingRequest("search", "m", ("v",), budgets=(1,), hours=-1), "--budget-hours: "),
         (lambda: TrainingRequest("student", "m", ("v",), levels=-5), "--levels: expected 0 or more, got -5"),
         (lambda: AutoRequest("m", ("v",), hours=float("inf")), "--hours: .* at most 10000, got inf"),
-        (lambda: AutoRequest("m", ("v",), batch=0), "--batch: expected 1 or more, got 0"),
+        (lambda: AutoRequest("m", ("v",), batch=0), "--batch: expected 1 to 4096, got 0"),
     ],
 )
 def test_requests_check_themselves(make: Callable[[], Any], expected: str) -> None:
@@ -442,6 +450,30 @@ def test_a_damaged_state_of_auto_is_refused_and_results_are_kept(
     error = capsys.readouterr().err
     assert "auto.json" in error and "restore it" in error and "--restart" in error
     assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"spent_s": math.nan},
+        {"spent_s": -1.0},
+        {"outcomes": {"prune": {"state": "bogus"}}},
+        {"outcomes": {"prune": {"state": "running", "steps": "abc"}}},
+        {"outcomes": {"prune": {"state": "running", "options": {"seed": 5}}}},
+        {"outcomes": {"prune": {"state": "running", "options": [1]}}},
+        {"outcomes": {"../evil": {"state": "done"}}},
+    ],
+)
+def test_an_edited_state_of_auto_is_refused(
+    tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, out = auto_arguments(tmp_path)
+    claim_folder(out, "optimize-auto")
+    content = {"request": {}, "spent_s": 1.0, "outcomes": {}, "inputs": {}} | changed
+    (out / "auto.json").write_text(json.dumps(content))
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "auto.json" in error and "got a damaged file: restore it" in error
 
 
 def test_an_unreadable_clip_of_a_step_ends_that_step_only(

@@ -70,7 +70,7 @@ def read_clip(path: Path, count: int) -> Clip:
     if _is_bag(path):
         clip = Clip(path, source_sha256(str(path)), tuple(video_images(path, count)))
     elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
+        files = sorted(one for one in path.iterdir() if one.suffix.lower() in _IMAGES and not one.is_dir())
         sampled = evenly(files, count)
         clip = Clip(path, _sha256(files), tuple(map(_read, sampled)), tuple(file.name for file in sampled))
     elif path.is_file():

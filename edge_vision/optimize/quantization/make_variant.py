@@ -153,7 +153,8 @@ def cached_ranges(
 ) -> dict[str, tuple[float, float]]:
     """The stored activation ranges of this input size, or those of these tensors, which are stored."""
     ranges = ptq.read_ranges(file)
-    if ranges is None:
+    known = {one.name for one in folded.graph.input}.union(*(one.output for one in folded.graph.node))
+    if ranges is None or not ranges.keys() <= known:
         ranges = ptq.calibrate(folded, tensors, counter("ranges: images"))
         ptq.write_ranges(ranges, file)
     return ranges

@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from edge_vision.train.data.augmentation import augmented
 from edge_vision.train.data.label_correction import LabelCorrection
 
 _FILE = "targets.json"
+_DIGESTED = 32
+"""Samples that are read at once for a checksum."""
 
 Show = Callable[[str, int, int], None]
 """What is done, how much of it, of how much."""
@@ -93,6 +96,8 @@ def _read(folder: Path, outputs: Sequence[str], count: int) -> TeacherSamples:
     arrays = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(outputs) + 1)]
     if stored["outputs"] != list(outputs) or any(len(one) != count for one in arrays):
         raise ValueError(f"expected {count} samples of {', '.join(outputs)}")
+    if [_digest(one) for one in arrays] != stored["digests"]:
+        raise ValueError("expected what was written, got another content")
     corrections = {str(name): int(number) for name, number in stored["corrections"].items()}
     return TeacherSamples(arrays[0], dict(zip(outputs, arrays[1:], strict=True)), corrections)
 
@@ -136,8 +141,21 @@ def _write(
         show("teacher", number + 1, count)
     for file in files:
         file.flush()
-    stored = {"outputs": list(outputs), "corrections": corrections}
+    stored = {
+        "outputs": list(outputs),
+        "corrections": corrections,
+        "digests": list(map(_digest, files)),
+    }
     write_file(folder / _FILE, json.dumps(stored).encode())
+
+
+def _digest(array: np.ndarray) -> list[Any]:
+    """Type, shape and checksum; a tenth of a second for 100 MB."""
+    checksum = 0
+    for start in range(0, len(array), _DIGESTED):
+        checksum = zlib.crc32(array[start : start + _DIGESTED].tobytes(), checksum)
+        _release([array])
+    return [str(array.dtype), list(array.shape), checksum]
 
 
 def _release(arrays: Iterable[np.ndarray]) -> None:

@@ -29,6 +29,8 @@ MAX_SIDE_PX = 1024
 _CANDIDATES = 400
 _THUMBNAIL_PX = 24
 _BLANK = 2.0
+_LEAST_PX = 8
+"""A crop of a smaller image has no pixel."""
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -163,9 +165,14 @@ def _images(path: Path) -> Generator[tuple[int, float, np.ndarray], None, None]:
         files = _files(path)
         for number, file in enumerate(files):
             try:
-                yield number, float(number), _reduced(read_image_file(file))
+                picture = read_image_file(file)
             except ImageError as error:
                 raise OptimizeError(f"{file}: {error}") from None
+            height_px, width_px = picture.shape[:2]
+            if min(height_px, width_px) < _LEAST_PX:
+                expected = f"expected {_LEAST_PX} px or more each way"
+                raise OptimizeError(f"{file}: {expected}, got {width_px}x{height_px}")
+            yield number, float(number), _reduced(picture)
         return
     with closing(open_source(str(path))) as capture:
         number = 0
@@ -180,7 +187,7 @@ def _files(path: Path) -> list[Path]:
     """The images of a folder in order; of collected pictures those that were not rejected."""
     if is_collected(path):
         return [file for file, _ in collected_pictures(path)]
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    return sorted(one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES and not one.is_dir())
 
 
 def _labels(path: Path) -> list[Labels]:

@@ -82,6 +82,6 @@ def _refusal(before: Quality, after: Quality, slack: float = 0.0) -> str:
     least = ", ".join(f"{name} {least:.3f}" for name, least, _ in figures)
     found = ", ".join(f"{found:.3f}" for _, _, found in figures)
     return (
-        f"expected at least PTQ's quality on the judge images ({least}, {before.sqnr_db:.1f} dB), "
-        f"got {found}, {after.sqnr_db:.1f} dB: use PTQ (`optimize run`), or train on more varied clips"
+        f"expected at least PTQ's quality on the judge images ({least}, {before.sqnr_db:.2f} dB), "
+        f"got {found}, {after.sqnr_db:.2f} dB: use PTQ (`optimize run`), or train on more varied clips"
     )
