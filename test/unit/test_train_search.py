@@ -343,8 +343,8 @@ def test_a_search_expects_no_more_than_the_teachers_own_agreement() -> None:
     row = {"agreement": 0.8, "ratios": {"onnxruntime": 0.7}}
     words = search_run.least_agreement(0.866, search_run.MIN_AGREEMENT)[1]
     refused = search_run._refusal([row], [], "onnxruntime", words)
-    assert "agreement of 0.866 or more, the teacher's with itself when the picture moves by 2 px" in refused
-    assert "got 0.800 at 0.70: raise --budgets" in refused
+    assert "agreement of 0.8660 or more, the teacher's with itself when the picture moves by 2 px" in refused
+    assert "got 0.8000 at 0.70: raise --budgets" in refused
 
 
 def test_budgets_that_no_network_satisfies_are_refused(

@@ -465,6 +465,6 @@ def _refusal(
     highest = max(best, key=lambda one: float(one["agreement"]))
     return (
         f"expected an agreement of {least} and less than the teacher's int8 time at one of the budgets, got "
-        f"{highest['agreement']:.3f} at {highest['ratios'][runtime]:.2f}: raise --budgets, "
+        f"{highest['agreement']:.4f} at {highest['ratios'][runtime]:.2f}: raise --budgets, "
         f"--steps, or pass more varied clips"
     )
