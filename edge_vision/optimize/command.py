@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,10 @@ def main(argv: Sequence[str] | None = None, extend: Callable[[Any], None] | None
     """Run the command. Returns the exit status. extend: adds subcommands of rooms above."""
     arguments = sys.argv[1:] if argv is None else argv
     parser = _parser(extend)
-    if "" in arguments:  # As of an unset variable of a shell; as a path it would be the current folder.
-        before = ["optimize", *arguments][arguments.index("")]
-        parser.error(f"expected arguments with text, got an empty one after {before}")
+    # As of an unset variable of a shell; as a path it would be the current folder.
+    for before, one in pairwise(("optimize", *arguments)):
+        if not one or (one.startswith("--") and one.endswith("=")):
+            parser.error(f"expected arguments with text, got an empty one after {one or before}")
     options = parser.parse_args(arguments)
     kept = f"finished measurements are kept, continue with: optimize resume {options.folder}"
     stopped = getattr(options, "stopped", f"stopped; {kept}")

@@ -11,7 +11,8 @@ from edge_vision.errors import UsageError
 from edge_vision.offline.output_folder import claim_folder, locked_folder, release_folder
 from edge_vision.optimize.command import STUDY
 from edge_vision.optimize.report import terminal
-from edge_vision.train.auto import AutoRequest, minutes, outcome_text, remove_results, run_auto
+from edge_vision.train.auto import minutes, outcome_text, run_auto
+from edge_vision.train.auto_state import AutoRequest, remove_results
 from edge_vision.train.command import absolute, add_inputs, add_output, progress_and_log
 from edge_vision.train.data.time_split import check_readable
 from edge_vision.train.option_ranges import AUTO

@@ -85,6 +85,16 @@ def test_no_object_is_lost_on_another_scene(start, robot, tmp_path) -> None:
     assert events.index("guard_fallback") < len(events) - 1 - events[::-1].index("guard_trusted")
 
 
+def test_the_teacher_runs_on_the_backend_that_was_chosen_for_the_model(start, robot, tmp_path) -> None:
+    scene = GuardScene(start, robot, tmp_path, backend="auto")
+    scene.state("trusted")
+    guard = scene.running["detector"].guard
+    robot.wait(lambda: guard._teacher.model, "the teacher")
+    chosen = guard._model.report
+    assert chosen.requested["backend"] == "auto"
+    assert guard._teacher.model.report.requested["backend"] == chosen.actual.backend
+
+
 def test_without_guard_the_model_runs_alone(start, robot, tmp_path) -> None:
     scene = GuardScene(start, robot, tmp_path, guard=False)
     assert not any(one.detections for one in scene.show(OTHER))

@@ -18,14 +18,13 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report.report_file import read_report
 from edge_vision.train import auto
 from edge_vision.train.auto import (
-    STEPS,
-    AutoRequest,
     excess,
     needless,
     next_step,
     share_to_remove,
     step_options,
 )
+from edge_vision.train.auto_state import STEPS, AutoRequest
 from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bounds
 from edge_vision.train.recipes import qat
 from edge_vision.train.search import search_run

@@ -30,7 +30,7 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq, ptq
 from edge_vision.source.uri import SourceError
 from edge_vision.train import auto
-from edge_vision.train.auto import AutoRequest
+from edge_vision.train.auto_state import AutoRequest
 from edge_vision.train.cpu_clock import CpuClock, stored_cpu_s
 from edge_vision.train.data.teacher import TeacherSamples
 from edge_vision.train.data.time_split import check_readable

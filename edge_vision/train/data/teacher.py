@@ -150,7 +150,7 @@ def _write(
 
 
 def _digest(array: np.ndarray) -> list[Any]:
-    """Type, shape and checksum; a tenth of a second for 100 MB."""
+    """Type, shape and checksum."""
     checksum = 0
     for start in range(0, len(array), _DIGESTED):
         checksum = zlib.crc32(array[start : start + _DIGESTED].tobytes(), checksum)

@@ -39,8 +39,8 @@ def _fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple
         count -= 1
     if count < 1:
         raise OptimizeError(
-            f"--mixed: expected a share of fp32's time that int8 with one layer in fp32 satisfies, got "
-            f"{share:g}; int8 alone takes {times[0]:.2f} of it"
+            f"--mixed: expected a share of fp32's time that int8 with one layer in fp32 satisfies, with "
+            f"{1 - _MARGIN:.0%} to spare, got {share:g}; int8 alone takes {times[0]:.2f} of it"
         )
     found = tuple(names[:count])
     log(f"{count} of {len(names)} layers stay in fp32: {', '.join(found)}")
