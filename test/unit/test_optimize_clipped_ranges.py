@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import EFFICIENTNET, bundle_or_skip, video_frame
 from onnx import TensorProto, helper, numpy_helper
+from optimize_cases import SIDE_PX, vit_graph
 
 from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
@@ -76,6 +79,14 @@ def test_what_the_tail_reads_and_the_input_keep_their_range() -> None:
     widest, found = found_ranges(values)
     assert found.keys() == widest.keys()
     assert {name for name in found if found[name] != widest[name]} == {"inner"}
+
+
+def test_transformers_keep_their_ranges(tmp_path: Path) -> None:
+    model = graph_session.folded(vit_graph(tmp_path / "vit.onnx"))
+    rng = np.random.default_rng(0)
+    tensors = [rng.normal(size=(1, 3, SIDE_PX, SIDE_PX)).astype(np.float32) for _ in range(3)]
+    widest = ptq.calibrate(model, tensors)
+    assert clipped_ranges(model, widest, tensors) == widest
 
 
 def test_evenly_distributed_values_keep_their_range() -> None:
