@@ -24,7 +24,6 @@ from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
 from edge_vision.optimize.data.clips import read_images
 from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq
-from edge_vision.optimize.quantization.clipped_ranges import clipped_ranges
 from edge_vision.optimize.quantization.decoding_tail import comparing_nodes
 from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
@@ -156,8 +155,7 @@ def cached_ranges(
     ranges = ptq.read_ranges(file)
     known = {one.name for one in folded.graph.input}.union(*(one.output for one in folded.graph.node))
     if ranges is None or not ranges.keys() <= known:
-        widest = ptq.calibrate(folded, tensors, counter("ranges: images"))
-        ranges = clipped_ranges(folded, widest, tensors, counter("ranges of least error: images"))
+        ranges = ptq.calibrate(folded, tensors, counter("ranges: images"))
         ptq.write_ranges(ranges, file)
     return ranges
 

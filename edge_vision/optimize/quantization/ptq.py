@@ -1,8 +1,7 @@
 """Post-training quantization to int8 for runtimes that read QDQ graphs: ONNX Runtime and OpenVINO.
 
-Activation ranges are the minimum and maximum on the calibration images, or narrower: `clipped_ranges`. ONNX
-Runtime chooses the nodes that get quantizers (`onnxruntime.quantization`), except those that stay in fp32;
-`gptq` rounds the weights.
+Activation ranges are the minimum and maximum on the calibration images. ONNX Runtime chooses the nodes that
+get quantizers (`onnxruntime.quantization`), except those that stay in fp32; `gptq` rounds the weights.
 """
 
 from __future__ import annotations
