@@ -28,6 +28,20 @@ def marker_path(folder: Path, command: str) -> Path:
     return folder / f".edge_vision-{command}"
 
 
+def check_subfolders(folder: Path, names: Iterable[str]) -> None:
+    """Raises OutputError where a file has the place of a folder that a command writes to."""
+    for path in (folder / name for name in names):
+        if found := _instead_of_folder(path):
+            raise OutputError(f"{path}: expected a folder, got {found}: move it away, and repeat the command")
+
+
+def _instead_of_folder(path: Path) -> str:
+    """What is there; "" for a folder or nothing."""
+    if path.is_dir() or not os.path.lexists(path):
+        return ""
+    return "a link to nothing" if path.is_symlink() and not path.exists() else "a file"
+
+
 def claim_folder(
     folder: Path, command: str, names: Iterable[str] = ("*",), inputs: Iterable[str | Path] = ()
 ) -> None:
@@ -37,8 +51,7 @@ def claim_folder(
     OutputError if such an entry exists without the marker, or is an input.
     """
     names, marker = tuple(names), marker_path(folder, command)
-    if not folder.is_dir() and os.path.lexists(folder):
-        found = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
+    if found := _instead_of_folder(folder):
         raise OutputError(
             f"{folder}: expected a folder for the results, got {found}; choose another with --out"
         )

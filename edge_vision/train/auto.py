@@ -22,7 +22,7 @@ from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.missing_package import install_command
 from edge_vision.errors import EdgeVisionError
-from edge_vision.offline.output_folder import claim_folder, remove_path
+from edge_vision.offline.output_folder import check_subfolders, claim_folder, remove_path
 from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
 from edge_vision.optimize.command import STUDY
 from edge_vision.optimize.data.dataset import prepare_dataset
@@ -284,6 +284,7 @@ class _Auto:
         from edge_vision.train.recipes.training_request import TrainingRequest
 
         request, folder = self._request, self._folder / step.name
+        check_subfolders(self._folder, (step.name,))
         folder.mkdir(exist_ok=True)
         options: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in outcome.options.items()

@@ -14,7 +14,7 @@ from edge_vision.cli.demo.command import main as demo
 from edge_vision.errors import BundleError, OutputError
 from edge_vision.evaluate.command import main as evaluate
 from edge_vision.offline.bundle_folder import put
-from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path
+from edge_vision.offline.output_folder import check_subfolders, claim_folder, marker_path, remove_path
 from edge_vision.optimize.command import main as optimize
 
 
@@ -179,3 +179,13 @@ def test_a_bundle_in_the_store_with_a_users_file_stays(
     (place / "notes.txt").unlink()
     put(model, place, tmp_path / "old")
     assert load_bundle(f"{place}/").labels
+
+
+def test_a_file_in_place_of_a_subfolder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    check_subfolders(tmp_path, ("there", "missing"))
+    for name, found in (("file", "a file"), ("link", "a link to nothing")):
+        with pytest.raises(OutputError, match=f"{name}: expected a folder, got {found}: move it away"):
+            check_subfolders(tmp_path, ("there", name))

@@ -221,6 +221,25 @@ def test_a_failed_step_is_tried_again_by_the_same_command(
     assert calls[0] == calls[1]
 
 
+def test_a_file_in_place_of_a_steps_folder_fails_this_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(folder: Path, *_: Any) -> Any:
+        folder.rmdir()
+        folder.write_text("mine")
+        raise OptimizeError("no folder")
+
+    monkeypatch.setattr(qat, "run_qat", run)
+    monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
+    command, out = arguments(tmp_path)
+    assert main(command) == 0
+    assert main(command) == 0
+    assert (
+        f"qat: failed: {out / 'qat'}: expected a folder, got a file: move it away" in capsys.readouterr().out
+    )
+    assert (out / "qat").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("given", "missing"), [(["--classes", "person"], "--other"), (["--other", "clip"], "--classes")]
 )

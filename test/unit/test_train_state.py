@@ -81,6 +81,20 @@ def test_results_with_a_damaged_request_are_refused_and_kept(
     assert main([*arguments_of(replace(request, steps=3), out), "--restart"]) in (0, 3)
 
 
+@pytest.mark.parametrize("name", ["samples", "ranges"])
+def test_a_file_in_place_of_a_folder_is_refused_and_kept(
+    finished: tuple[TrainingRequest, Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, out = finished
+    shutil.rmtree(out / name)
+    (out / name).write_text("mine")
+    before = contents(out)
+    assert main(arguments_of(request, out)) == 1
+    error = capsys.readouterr().err
+    assert f"{out / name}: expected a folder, got a file: move it away" in error and "Traceback" not in error
+    assert contents(out) == before
+
+
 def test_a_damaged_source_is_written_again_and_results_are_kept(
     finished: tuple[TrainingRequest, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError, EdgeVisionError
-from edge_vision.offline.output_folder import remove_path
+from edge_vision.offline.output_folder import check_subfolders, remove_path
 from edge_vision.optimize.errors import DiskFull, OptimizeError
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.source import TFLITE, source_bundle
@@ -51,7 +51,8 @@ _BUDGET = re.compile(r"budget_[0-9.e+-]+")
 def prepared_source(folder: Path, request: TrainingRequest, log: Callable[[str], None]) -> Bundle:
     """The source bundle in the folder of a run. Keeps the caches of an earlier run of the same request.
 
-    Raises OptimizeError if results would be lost, BundleError."""
+    Raises OptimizeError if results would be lost, OutputError for a file in place of a folder, BundleError.
+    """
     file = folder / REQUEST
     clips = (*request.videos, *request.judge)
     given = as_stored(replace(request, anyway=False)) | digests_of(clips)
@@ -65,6 +66,7 @@ def prepared_source(folder: Path, request: TrainingRequest, log: Callable[[str],
         check_same(folder, stored, given)
     if stored != given:
         remove_results(folder)
+    check_subfolders(folder, (SEARCH, SAMPLES, RANGES))
     source = _intact(folder / SOURCE)
     if source is None:
         if stored == given:
