@@ -23,7 +23,7 @@ from edge_vision.backends.runtimes.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize.device import load_warning
 from edge_vision.optimize.quantization import int8_recipe
-from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
+from edge_vision.optimize.quantization.layer_quantizer import LayerQuantizer
 from edge_vision.optimize.report import terminal
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings

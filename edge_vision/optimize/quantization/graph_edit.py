@@ -182,6 +182,15 @@ def dequantized(model: Any) -> dict[str, str]:
     return {quantized[node.input[0]]: node.output[0] for node in readers if node.input[0] in quantized}
 
 
+def read_within(graph: Any) -> set[str]:
+    """What the graphs of branches and loops read, of theirs and of this one."""
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    inner = [one for attribute in attributes for one in (attribute.g, *attribute.graphs)]
+    read = {name for one in inner for node in one.node for name in node.input}
+    read |= {value.name for one in inner for value in one.output}
+    return read.union(*map(read_within, inner))
+
+
 def op_types(model: Any) -> Counter[str]:
     """How often each operator occurs."""
     return Counter(node.op_type for node in model.graph.node)

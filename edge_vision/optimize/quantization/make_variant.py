@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,34 +20,24 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.offline.bundle_folder import write_folder
-from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
 from edge_vision.optimize.data.clips import read_images
-from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq
+from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import comparing_nodes
-from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.quantization.layer_quantizer import layer_quantizer
 from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.optimize.tflite.conversion import to_tflite
 
 _CHECKED_IMAGES = 4
-_GPTQ_IMAGES = 32
-"""Images whose layer inputs are used: more cost time and do not change the accuracy."""
 
 _VARIANT = re.compile(rf"(_({'|'.join(PRECISIONS)}|{LIBRARY_DEFAULT})_[0-9]+x[0-9]+)+$")
-
-Counter = Callable[[str], Count]
-"""Takes what is counted, such as `ranges: images`; returns what shows the count."""
-
-
-def _no_counter(what: str) -> Count:
-    return no_count
 
 
 @dataclass(frozen=True, slots=True)
 class VariantTask:
     """source, out: bundle folders. recipe: None for fp32 and fp16. calibration: folder with images.
-    ranges: file with activation ranges, created if missing. fp32_nodes: nodes that stay in fp32.
+    ranges: file with what was measured on them, created if missing. fp32_nodes: nodes that stay in fp32.
     graph_format: onnx or tflite."""
 
     source: str
@@ -119,9 +109,8 @@ def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, task: VariantTask) ->
             quantized = ptq.library_default(fp32, tensors)
         else:
             folded = graph_session.folded(fp32)
-            ranges = cached_ranges(folded, tensors, Path(task.ranges))
-            rounding = cached_rounding(folded, ranges, recipe, tensors, Path(task.ranges))
-            quantized = ptq.quantize(folded, ranges, recipe, fp32_nodes=task.fp32_nodes, rounding=rounding)
+            quantizer = layer_quantizer(folded, tensors, recipe, Path(task.ranges))
+            quantized = quantizer.without_nodes(task.fp32_nodes)
         checked = tensors[:: max(1, len(tensors) // _CHECKED_IMAGES)][:_CHECKED_IMAGES]
         # Outputs in another order or number cannot be compared.
         exact = "" if comparing_nodes(quantized) else str(_write_exact(quantized, fp32, checked, out))
@@ -146,39 +135,6 @@ def _write_exact(quantized: Any, fp32: Path, tensors: Sequence[np.ndarray], out:
     np.savez(folder / "tensors.npz", **{f"{i:03d}": tensor for i, tensor in enumerate(tensors)})  # type: ignore[arg-type]
     np.savez(folder / "exact.npz", **arrays)
     return folder / "exact.npz"
-
-
-def cached_ranges(
-    folded: Any, tensors: Sequence[np.ndarray], file: Path, counter: Counter = _no_counter
-) -> dict[str, tuple[float, float]]:
-    """The stored activation ranges of this input size, or those of these tensors, which are stored."""
-    ranges = ptq.read_ranges(file)
-    known = {one.name for one in folded.graph.input}.union(*(one.output for one in folded.graph.node))
-    if ranges is None or not ranges.keys() <= known:
-        ranges = ptq.calibrate(folded, tensors, counter("ranges: images"))
-        ptq.write_ranges(ranges, file)
-    return ranges
-
-
-def cached_rounding(
-    folded: Any,
-    ranges: Ranges,
-    recipe: Int8Recipe,
-    tensors: Sequence[np.ndarray],
-    ranges_file: Path,
-    counter: Counter = _no_counter,
-) -> dict[str, gptq.RoundedWeights]:
-    """The stored rounded weights of this input size and recipe, or new ones, which are stored."""
-    file = ranges_file.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
-    rounding = gptq.read_rounding(file)
-    if rounding is None:
-        chosen = tensors[:: -(-len(tensors) // _GPTQ_IMAGES)]
-        moments = input_moments(folded, chosen, ranges, counter("inputs of the layers: images"))
-        nearest = ptq.quantize(folded, ranges, replace(recipe, fp32_stem=False))
-        show = counter("rounding weights: layers")
-        rounding = gptq.round_weights(folded, nearest, moments, recipe.largest_weight, show)
-        gptq.write_rounding(rounding, file)
-    return rounding
 
 
 def input_tensors(spec: InputSpec, images: Sequence[np.ndarray]) -> list[np.ndarray]:

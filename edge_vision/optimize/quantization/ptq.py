@@ -7,7 +7,6 @@ get quantizers (`onnxruntime.quantization`), except those that stay in fp32; `gp
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.offline.progress import Count, no_count
@@ -141,6 +139,13 @@ def _read_fp32(quantized: Any, readers: Collection[str]) -> None:
             graph.node.remove(node)
 
 
+def quantized_tensors(model: Any) -> frozenset[str]:
+    """The names of the activations of a folded model that get a scale, if all layers are quantized."""
+    tensors = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    recipe = Int8Recipe("u8", "s8", True, False, "")
+    return frozenset(dequantized(quantize(model, dict.fromkeys(tensors, (-1.0, 1.0)), recipe)))
+
+
 def unquantized_nodes(model: Any) -> list[str]:
     """Nodes that always stay in fp32."""
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -249,18 +254,3 @@ def _run_as_int8(model: Any) -> int:
         )
         counts = op_types(load_model(Path(options.optimized_model_filepath)))
     return sum(counts[op] for op in _INT8_OPS)
-
-
-def write_ranges(ranges: Ranges, file: Path) -> None:
-    """Store ranges for the next graph of this size."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_file(file, json.dumps({name: list(pair) for name, pair in ranges.items()}).encode())
-
-
-def read_ranges(file: Path) -> dict[str, tuple[float, float]] | None:
-    """Ranges that `write_ranges` stored; None if there are none, or damaged ones."""
-    try:
-        stored = json.loads(file.read_text("utf-8")).items()
-        return {name: (float(low), float(high)) for name, (low, high) in stored} or None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return None

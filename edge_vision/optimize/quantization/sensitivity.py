@@ -21,24 +21,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize.data.clips import read_images
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization import gptq, graph_session, ptq
+from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
-from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.layer_inputs import multiplications
-from edge_vision.optimize.quantization.make_variant import cached_ranges, cached_rounding, input_tensors
+from edge_vision.optimize.quantization.layer_quantizer import LayerQuantizer, layer_quantizer
+from edge_vision.optimize.quantization.make_variant import input_tensors
 from edge_vision.optimize.quantization.quantization_loss import LAYER_IMAGES, QuantizationLoss
-from edge_vision.optimize.quantization.stem import stem_layers
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.trials.executor import PROGRESS
 
@@ -98,50 +96,14 @@ class Sensitivity:
         return {step.fp32_layers: step.agreement for step in self.steps}[len(self.fp32_layers)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerQuantizer:
-    """A folded model with everything needed to quantize any part of it."""
-
-    folded: Any
-    ranges: Ranges
-    recipe: Int8Recipe
-    rounding: Mapping[str, gptq.RoundedWeights]
-
-    @property
-    def nodes(self) -> dict[str, tuple[str, ...]]:
-        """By layer, as `ptq.quantized_layers`."""
-        return ptq.quantized_layers(self.folded, self.recipe)
-
-    def alone(self, layer: str) -> Any:
-        """With this layer alone in int8."""
-        only = self.nodes[layer]
-        return ptq.quantize(self.folded, self.ranges, self.recipe, only=only, rounding=self.rounding)
-
-    def without(self, layers: Sequence[str]) -> Any:
-        """With these layers in fp32."""
-        fp32 = self.nodes_of(layers)
-        return ptq.quantize(self.folded, self.ranges, self.recipe, fp32_nodes=fp32, rounding=self.rounding)
-
-    @property
-    def stem(self) -> tuple[str, ...]:
-        """The layers that the recipe leaves in fp32."""
-        return stem_layers(self.folded) if self.recipe.fp32_stem else ()
-
-    def nodes_of(self, layers: Sequence[str]) -> tuple[str, ...]:
-        nodes = self.nodes
-        return tuple(node for layer in layers for node in nodes[layer])
-
-
 def run(task: SensitivityTask) -> Sensitivity:
     """Rank the layers, and search for the fewest in fp32. Raises OptimizeError, BundleError."""
     bundle = load_bundle(f"{task.source}{os.sep}")
     spec, file = bundle.manifest.input, Path(task.ranges)
     folded = graph_session.folded(bundle.verify(bundle.manifest.graphs[0]))
     tensors = input_tensors(spec, read_images(Path(task.calibration)))
-    ranges = cached_ranges(folded, tensors, file)
-    rounding = cached_rounding(folded, ranges, task.recipe, tensors, file)
+    quantizer = layer_quantizer(folded, tensors, task.recipe, file)
     loss = QuantizationLoss(bundle, folded, input_tensors(spec, read_images(Path(task.tuning))))
-    quantizer = LayerQuantizer(folded, ranges, task.recipe, rounding)
     if not quantizer.nodes:
         raise OptimizeError("the graph has no convolution or matrix product to quantize")
     found = file.with_suffix(f".{task.recipe.largest_weight}.layers.jsonl")
@@ -154,8 +116,8 @@ def ranked(
     """The sensitivity of each layer, the most sensitive first. show: receives the progress. file: keeps each
     one, so that an interrupted search continues; of the same graph, images and recipe."""
     known = {layer.name: layer for layer in _stored(file)} if file else {}
-    ops = {node.name: node.op_type for node in quantizer.folded.graph.node}
-    counts = multiplications(quantizer.folded, LAYER_OPS)
+    ops = {node.name: node.op_type for node in quantizer.model.graph.node}
+    counts = multiplications(quantizer.model, LAYER_OPS)
     total = max(1, sum(counts[name] for name in quantizer.nodes))
     layers = []
     for position, name in enumerate(quantizer.nodes):

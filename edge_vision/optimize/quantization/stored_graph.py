@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.optimize.quantization.graph_edit import read_within
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
@@ -28,7 +29,7 @@ def stored_bytes(model: Any) -> bytes:
     kept = {value.name for value in (*graph.input, *graph.output)}
     kept |= {name for node in others for name in node.output}
     kept |= {one.name for one in graph.initializer} & {name for node in others for name in node.input}
-    kept |= _read_within(graph)
+    kept |= read_within(graph)
     theirs = dict.fromkeys(name for node in quantizers for name in (*node.input, *node.output))
     short = _numbered([name for name in theirs if name and name not in kept], kept)
     for node in quantizers:
@@ -55,18 +56,9 @@ def _leave_out_zeros(graph: Any) -> None:
         if node.op_type == "DequantizeLinear" and zeros.intersection(node.input[2:]):
             del node.input[2:]
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    unused = zeros - used - _read_within(graph)
+    unused = zeros - used - read_within(graph)
     for one in [one for one in graph.initializer if one.name in unused]:
         graph.initializer.remove(one)
-
-
-def _read_within(graph: Any) -> set[str]:
-    """What the graphs of branches and loops read, of theirs and of this one."""
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    inner = [one for attribute in attributes for one in (attribute.g, *attribute.graphs)]
-    read = {name for one in inner for node in one.node for name in node.input}
-    read |= {value.name for one in inner for value in one.output}
-    return read.union(*map(_read_within, inner))
 
 
 def _numbered(names: Sequence[str], used: Collection[str]) -> dict[str, str]:

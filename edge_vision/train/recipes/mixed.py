@@ -7,7 +7,8 @@ whole graphs.
 from __future__ import annotations
 
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization.sensitivity import LayerQuantizer, bisect, ranked
+from edge_vision.optimize.quantization.layer_quantizer import LayerQuantizer
+from edge_vision.optimize.quantization.sensitivity import bisect, ranked
 from edge_vision.train.recipes.run_folder import stored_choice
 from edge_vision.train.recipes.training_run import Log, TrainingRun
 

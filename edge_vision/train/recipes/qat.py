@@ -35,7 +35,7 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     teacher_int8 = quantizer.without(())
     fp32 = fp32_layers(run, quantizer, log) if mixed else ()
     quantized = quantizer.without(fp32)
-    graph, student = trainable(quantized, run.folded, run.outputs)
+    graph, student = trainable(quantized, quantizer.model, run.outputs)
     names = _weights_of(run.folded, (*quantizer.stem, *fp32)) & graph.weights.keys()
     groups = [
         ParameterGroup([graph.weights[name] for name in sorted(names)], _FP32_RATE),

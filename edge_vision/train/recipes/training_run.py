@@ -26,15 +26,13 @@ from edge_vision.optimize.processor import cpu_flags
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.int8_recipe import int8_recipe
+from edge_vision.optimize.quantization.layer_quantizer import LayerQuantizer, layer_quantizer
 from edge_vision.optimize.quantization.make_variant import (
-    cached_ranges,
-    cached_rounding,
     input_tensors,
     name_without_variant,
     write_variant,
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
-from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
 from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.train.cpu_clock import CpuClock
 from edge_vision.train.data.label_correction import LabelCorrection
@@ -227,9 +225,7 @@ class TrainingRun:
         tensors = self.calibration_tensors(spec) if spec else self.calibration
         file = self.folder / RANGES / f"{name}.json"
         recipe = int8_recipe(self.request.runtime, cpu_flags())
-        ranges = cached_ranges(model, tensors, file, self.counter)
-        rounding = cached_rounding(model, ranges, recipe, tensors, file, self.counter)
-        return LayerQuantizer(model, ranges, recipe, rounding)
+        return layer_quantizer(model, tensors, recipe, file, self.counter)
 
     def cached_times(self, model: Any) -> dict[str, float]:
         """The shares of its layers in its time. Stored, as a continued run must prune the same channels."""
