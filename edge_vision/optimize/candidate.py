@@ -64,7 +64,7 @@ class Size:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One way to run the model. precision: one of settings.PRECISIONS, or LIBRARY_DEFAULT. trained: name of a
-    bundle of `optimize train` that runs instead of the model, "" = none."""
+    bundle of `optimize train`, or of the model's own int8 graph, that runs instead of it, "" = none."""
 
     backend: str
     precision: str

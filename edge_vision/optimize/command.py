@@ -31,7 +31,7 @@ from edge_vision.optimize.report import devices, report_file, terminal
 from edge_vision.optimize.report.report_file import StudyReport, read_report
 from edge_vision.optimize.runtimes import build_only_backends, measurable_backends
 from edge_vision.optimize.settings import PRECISIONS, Settings
-from edge_vision.optimize.source import TFLITE
+from edge_vision.optimize.source import SHIPPED, TFLITE
 from edge_vision.optimize.study import run_study, write_results
 from edge_vision.optimize.trained import COPY, TRAINING_COMMAND
 from edge_vision.optimize.trials.cluster import ClusterTrials
@@ -65,6 +65,7 @@ _NEW_STUDY = {
     dataset.LABELS,
     "source",
     TFLITE,
+    SHIPPED,
     "images",
     FOLDER,
     "predictions",

@@ -25,13 +25,13 @@ from edge_vision.optimize.remote.address import LOCAL, DeviceAddress, device_nam
 from edge_vision.optimize.remote.executor import DeviceExecutor
 from edge_vision.optimize.report.report_file import StudyReport, read_report, write_text
 from edge_vision.optimize.settings import Settings
-from edge_vision.optimize.source import TFLITE
+from edge_vision.optimize.source import SHIPPED, TFLITE
 from edge_vision.optimize.study import run_study
 from edge_vision.optimize.trials.executor import LocalExecutor, Result, Trial, TrialExecutor, TrialOutcome
 from edge_vision.optimize.trials.runner import store_outcome, stored_outcome
 
 FOLDER = "devices"
-_SHARED = (DATASET, "source", TFLITE, "images", "ranges", LABELS)
+_SHARED = (DATASET, "source", TFLITE, SHIPPED, "images", "ranges", LABELS)
 _STUDY_ID = "study_id"
 Say = Callable[[str, str], None]
 

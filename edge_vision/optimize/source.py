@@ -18,6 +18,7 @@ from edge_vision.optimize.quantization import graph_edit
 from edge_vision.optimize.quantization.make_variant import write_variant
 
 TFLITE = "tflite"
+SHIPPED = "shipped"
 _MODEL_FILES = (".onnx", ".tflite", ".pt", ".pth", ".h5", ".pb", ".xml", ".engine")
 
 
@@ -25,7 +26,9 @@ def source_bundle(model: str, folder: Path) -> Bundle:
     """Write the fp32 ONNX graph of a model to a new folder as a bundle, with dynamic dimensions fixed.
 
     model: name or folder of a bundle, or a .onnx file, whose head is guessed. A TFLite graph of the bundle is
-    copied unchanged to the folder TFLITE beside it. Raises OptimizeError, BundleError.
+    copied unchanged to the folder TFLITE beside it, one in int8 ONNX to SHIPPED.
+
+    Raises OptimizeError, BundleError.
     """
     path = Path(model).expanduser()
     if path.suffix in _MODEL_FILES:
@@ -57,12 +60,16 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
     if 0 in graph_edit.input_sides(model, spec.name):
         graph_edit.resize(model, spec.name, spec.layout, Size.of(spec))
         data = model.SerializeToString(deterministic=True)
-    for target in (folder, folder.with_name(TFLITE)):
+    shutil.rmtree(folder, ignore_errors=True)
+    graphs = bundle.manifest.graphs
+    tflite = next((graph for graph in graphs if graph.format == "tflite"), None)
+    int8 = next((graph for graph in graphs if (graph.format, graph.precision) == ("onnx", "int8")), None)
+    for name, graph in ((TFLITE, tflite), (SHIPPED, int8)):
+        target = folder.with_name(name)
         shutil.rmtree(target, ignore_errors=True)
-    tflite = next((graph for graph in bundle.manifest.graphs if graph.format == "tflite"), None)
-    if tflite is not None:
-        content = bundle.verify(tflite).read_bytes()
-        write_variant(bundle, folder.with_name(TFLITE), content, spec, tflite.precision, "tflite")
+        if graph is not None:
+            content = bundle.verify(graph).read_bytes()
+            write_variant(bundle, target, content, spec, graph.precision, graph.format)
     return write_variant(bundle, folder, data, spec, "fp32")
 
 

@@ -28,7 +28,7 @@ from edge_vision.optimize.report.report_file import ModelInfo, StudyReport, earl
 from edge_vision.optimize.results import CandidateResult, summary_line
 from edge_vision.optimize.runtimes import build_only_backends
 from edge_vision.optimize.settings import Settings
-from edge_vision.optimize.source import TFLITE
+from edge_vision.optimize.source import SHIPPED, TFLITE
 from edge_vision.optimize.trained import trained_bundles
 from edge_vision.optimize.trials import build_only
 from edge_vision.optimize.trials.executor import Log, Trial, TrialExecutor
@@ -50,8 +50,8 @@ def run_study(
     earlier run are reused. log: receives lines for the terminal. device: on which the executor measures, by
     default this machine.
 
-    left_s: the time left. Once it is 0, only the baseline and trained bundles are still measured, and the
-    report is not complete; with more time, another run measures the rest.
+    left_s: the time left. Once it is 0, only the baseline, trained bundles and the model's own int8 are still
+    measured, and the report is not complete; with more time, another run measures the rest.
 
     Raises OptimizeError, BundleError if the study cannot start, or if the baseline does not run.
     """
@@ -87,11 +87,14 @@ class _Study:
         self._folder, self._settings, self._dataset, self._log = folder, settings, dataset, log
         self._started_s = time.monotonic() - earlier_wall_s(folder)
         self._bundle = load_bundle(f"{folder / 'source'}{os.sep}")
-        tflite = _tflite_bundle(folder)
+        tflite = _bundle_beside(folder, TFLITE)
         self._device = device
         self._space = search_space(settings, self._bundle, tflite, dataset, device)
         self._runner = TrialRunner(folder, executor, settings.timeout_s, left_s)
         self._trained = trained_bundles(folder, settings.trained, self._bundle)
+        shipped = _bundle_beside(folder, SHIPPED)
+        if shipped and "int8" in settings.precisions:
+            self._trained[SHIPPED] = shipped
         variants = Variants(self._bundle, tflite, dataset, device, self._runner, self._trained)
         task = self._bundle.manifest.task
         self._table = CandidateTable(
@@ -216,6 +219,7 @@ class _Study:
         return report
 
 
-def _tflite_bundle(folder: Path) -> Bundle | None:
-    path = folder / TFLITE
+def _bundle_beside(folder: Path, name: str) -> Bundle | None:
+    """A further graph of the model as a bundle, if it has one."""
+    path = folder / name
     return load_bundle(f"{path}{os.sep}") if path.is_dir() else None

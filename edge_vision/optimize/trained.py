@@ -44,6 +44,12 @@ def _bundle_of(folder: Path) -> Path:
     for path in (folder / name for name in _FOLDERS):
         if (path / "bundle.yaml").is_file():
             return path
+    found = {path.parent.parent for name in _FOLDERS for path in folder.glob(f"*/{name}/bundle.yaml")}
+    steps = sorted(str(path) for path in found if not (path / "params.yaml").exists())
+    if steps:
+        raise OptimizeError(
+            f"{folder}: expected a folder of `optimize train`, got one around several: pass {' '.join(steps)}"
+        )
     if (folder / "bundle.yaml").is_file():
         raise OptimizeError(
             f"{folder}: expected a folder of `optimize train`, got a bundle: pass the folder around it"

@@ -163,7 +163,7 @@ class _Auto:
     def _log_left(self, report: StudyReport) -> None:
         """Say what the time did not suffice for."""
         unfinished = [name for name, one in self.state.outcomes.items() if one.state == "running"]
-        missing = ["some measurements"] * self._is_missing(report) + unfinished
+        missing = ["all measurements"] * self._is_missing(report) + unfinished
         if missing:
             self._log(
                 f"--hours {self._request.hours:g} did not suffice for {', '.join(missing)}: the same command "

@@ -11,7 +11,7 @@ from typing import Any
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_IMAGES
 
-_MOST_HOURS = 10_000.0
+_MOST_HOURS, _MOST = 10_000.0, 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ _HOURS = f"at most {_MOST_HOURS:g}"
 SHARE_BELOW_1 = OptionRange(float, "0 or more and less than 1", lambda value: 0 <= value < 1)
 SHARE_TO_PRUNE = OptionRange(float, "more than 0 and less than 1", lambda value: 0 < value < 1)
 SHARE_OF_TIME = OptionRange(float, "a share of the time, more than 0 and at most 1", lambda v: 0 < v <= 1)
-SHARED = {"batch": _between(1, 4096), "samples": _whole(8), "seed": _whole(0)}
+SHARED = {"batch": _between(1, 4096), "samples": _between(8, _MOST), "seed": _between(0, 2**63 - 1)}
 TRAINING: Mapping[str, OptionRange] = {
     **SHARED,
-    "steps": _between(1, 10_000_000),
-    "frames": _whole(16),
-    "judge_frames": _whole(8),
+    "steps": _between(1, _MOST),
+    "frames": _between(16, _MOST),
+    "judge_frames": _between(8, _MOST),
     "threads": OptionRange(int, "0 to 1024", _up_to(1024)),
     "share": SHARE_BELOW_1,
     "mixed": SHARE_BELOW_1,

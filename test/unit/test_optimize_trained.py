@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from optimize_cases import image_folder, tiny_bundle, tiny_graph
+from optimize_cases import SIDE_PX, image_folder, tiny_bundle, tiny_graph
 
 from edge_vision.bundles.ladder import read_ladder
+from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import load_bundle
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.optimize.agreement import agreement, read_detections, rename_classes
 from edge_vision.optimize.command import main
+from edge_vision.optimize.quantization import ptq
+from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.report.report_file import read_report
 from edge_vision.optimize.trained import TRAINING_COMMAND, trained_bundles
+
+RECIPE = Int8Recipe("u8", "s8", True, False, "")
+LABELS = [b"thing 0\n", b"thing 1\n", b"thing 2\n", b"thing 3\n"]
 
 
 def trained_result(folder: Path, labels: str = "") -> Path:
@@ -60,6 +68,35 @@ def test_a_refused_result_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "empty").mkdir()
     assert main(arguments(tmp_path, tmp_path / "empty")) == 1
     assert "got one without a bundle; was it refused?" in capsys.readouterr().err
+
+
+def test_a_folder_around_trainings_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "auto" / "study" / "bundle").mkdir(parents=True)
+    for file in ("bundle/bundle.yaml", "params.yaml"):
+        (tmp_path / "auto" / "study" / file).touch()
+    result = trained_result(tmp_path / "auto" / "qat")
+    assert main(arguments(tmp_path, tmp_path / "auto")) == 1
+    assert f"got one around several: pass {result}" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_int8_graph_of_a_bundle_is_a_row(tmp_path: Path) -> None:
+    """Beside the optimizer's own int8, so that neither is chosen unseen."""
+    given = arguments(tmp_path, trained_result(tmp_path / "qat"))
+    bundle = load_bundle(f"{given[1]}/")
+    file, tensors = tmp_path / "tiny.onnx", [np.zeros((1, 3, SIDE_PX, SIDE_PX), np.float32)]
+    model = onnx.load(file)
+    data = ptq.quantize(model, ptq.calibrate(model, tensors), RECIPE).SerializeToString()
+    int8 = GraphSpec("int8.onnx", "onnx", "int8", hashlib.sha256(data).hexdigest())
+    files = {"model.onnx": file.read_bytes(), "int8.onnx": data, "labels.txt": b"".join(LABELS)}
+    shutil.rmtree(bundle.folder)
+    write_folder(bundle.folder, replace(bundle.manifest, graphs=(*bundle.manifest.graphs, int8)), files)
+    given = [one for one in given if one not in ("--trained", str(tmp_path / "qat"))]
+    assert main([*given, "--precisions", "fp32", "int8"]) == 0
+    rows = {one.id: one for one in read_report(tmp_path / "out").results}
+    shipped = rows["onnxruntime-shipped-int8-64x64-t1"]
+    assert shipped.measurement and "onnxruntime-int8-64x64-t1" in rows
+    copy = load_bundle(f"{tmp_path / 'out' / shipped.folder}/")
+    assert copy.verify(copy.manifest.graphs[0]).read_bytes() == data
 
 
 def test_a_missing_folder_of_a_training_is_a_wrong_argument(

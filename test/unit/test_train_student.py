@@ -112,6 +112,12 @@ def test_cut_classes_have_the_same_outputs() -> None:
     np.testing.assert_allclose(found, np.delete(expected, 1, axis=-1), atol=1e-5)
 
 
+def test_a_share_of_a_new_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(tmp_path, "--width", "0.5", "--share", "0.3")) == 1
+    assert "--width 0.5 with --share 0.3: expected one of them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_new_network_has_the_teachers_outputs_and_width_counts() -> None:
     teacher = cut(detector(), COLUMNS, [0])
     sizes = []

@@ -48,5 +48,10 @@ class TrainingRequest:
         check_options(self, TRAINING, FLAGS)
         if self.recipe == "prune":
             SHARE_TO_PRUNE.check("--share", self.share)
+        if self.width and self.share:
+            raise OptimizeError(
+                f"--width {self.width:g} with --share {self.share:g}: expected one of them, for a new "
+                "network or for the pruned teacher"
+            )
         if self.recipe == "search" and not self.budgets:
             raise OptimizeError("--budgets: expected numbers above 0, got none")

@@ -293,7 +293,7 @@ class TrainingRun:
         )
 
         def show(step: int, value: float, left_s: float) -> None:
-            self.show(f"{what}: step {step}/{steps}, loss {value:.4f}, {left_s:.0f} s left")
+            self.show(f"{what}: step {step}/{steps}, loss {value:.2g}, {left_s:.0f} s left")
 
         try:
             return training.run(steps, request.batch, request.seed, show)
