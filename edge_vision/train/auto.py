@@ -322,16 +322,17 @@ def excess(report: StudyReport, request: AutoRequest) -> float:
 
 def step_options(step: Step, report: StudyReport, request: AutoRequest) -> dict[str, Any]:
     """Options of TrainingRequest, as JSON has them: what the budget requires."""
+    best = report.decision.chosen or report.decision.nearest
+    backend = report.result(best).backend if best else ""
+    runtime = {"runtime": backend if backend in RUNTIMES else RUNTIMES[0]}
     if not step.faster:
-        return {}
+        return runtime
     share = share_to_remove(report, request)
     if step.name == "search":
-        best = report.decision.chosen or report.decision.nearest
-        backend = report.result(best).backend if best else ""
         budgets = [0.8, 0.6] if request.budget_ms is None else [round(1 - share, 2)]
-        return {"budgets": budgets, "runtime": backend if backend in RUNTIMES else RUNTIMES[0]}
+        return {"budgets": budgets, **runtime}
     students = {"classes": [*request.classes], "other": [*request.other]}
-    return {"share": share, **(students if step.name == "student" else {})}
+    return {"share": share, **(students if step.name == "student" else {}), **runtime}
 
 
 def share_to_remove(report: StudyReport, request: AutoRequest) -> float:

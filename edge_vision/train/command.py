@@ -101,12 +101,6 @@ def _add_search(commands: Any) -> None:
         help="times as shares of that of the teacher's int8 (default: 0.8 0.65 0.5)",
     )
     parser.add_argument(
-        "--runtime",
-        choices=("onnxruntime", "openvino"),
-        default="onnxruntime",
-        help="in which the budgets are satisfied (default: %(default)s)",
-    )
-    parser.add_argument(
         "--budget-hours",
         dest="hours",
         type=TRAINING["hours"].parsed,
@@ -157,6 +151,12 @@ def _add(one: argparse.ArgumentParser, recipe: str, steps: int, batch: int = 8, 
         ("threads", 0, "of PyTorch; 0 = its default"),
     ):
         _add_number(one, name, default, "N", text)
+    one.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="that int8 is made for, and whose times decide (default: %(default)s)",
+    )
     add_output(one)
     one.set_defaults(run=_train, recipe=recipe)
 
@@ -209,6 +209,7 @@ def _train(options: argparse.Namespace) -> int:
         options.frames,
         seed=options.seed,
         share=getattr(options, "share", 0.0),
+        runtime=options.runtime,
         **_further_options(options),
     )
     inputs = (request.model, *request.videos, *request.judge, *request.other)
@@ -255,7 +256,6 @@ def _further_options(options: argparse.Namespace) -> dict[str, Any]:
     if options.recipe == "search":
         return {
             "budgets": tuple(dict.fromkeys(float(f"{one:g}") for one in options.budgets)),
-            "runtime": options.runtime,
             "hours": options.hours,
         }
     if options.recipe != "student":

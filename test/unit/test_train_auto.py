@@ -298,11 +298,12 @@ def test_a_wrong_clip_or_model_leaves_nothing(
 def test_the_options_of_a_step_follow_from_the_budget() -> None:
     by_name = {step.name: step for step in STEPS}
     late = replace(REQUEST, budget_ms=10.0)
-    assert step_options(by_name["qat"], report(14, False), late) == {}
+    assert step_options(by_name["qat"], report(14, False), late) == {"runtime": "onnxruntime"}
     assert step_options(by_name["student"], report(14, False), late) == {
         "share": 0.29,
         "classes": ["person"],
         "other": ["other"],
+        "runtime": "onnxruntime",
     }
     assert step_options(by_name["search"], report(14, False), late) == {
         "budgets": [0.71],

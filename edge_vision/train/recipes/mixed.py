@@ -12,7 +12,6 @@ from edge_vision.optimize.quantization.sensitivity import bisect, ranked
 from edge_vision.train.recipes.run_folder import stored_choice
 from edge_vision.train.recipes.training_run import Log, TrainingRun
 
-_RUNTIME = "onnxruntime"
 _MARGIN = 0.98
 """Of the share of the time, as the result's time is measured again."""
 
@@ -33,7 +32,7 @@ def _fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple
 
     def time_with(count: int) -> float:
         run.show(f"time with {count} layers in fp32")
-        return run.time_ratios(quantizer.without(names[:count]), run.folded)[_RUNTIME]
+        return run.time_ratios(quantizer.without(names[:count]), run.folded)[run.request.runtime]
 
     count, times = bisect(len(names), _MARGIN * share, time_with)
     if times[count] > _MARGIN * share:

@@ -53,7 +53,7 @@ def _run(run: TrainingRun) -> TrainingReport:
     figures["expected_agreement"], _ = least_agreement(figures.get("ceiling"))
     found, judged = qualities[TUNED_INT8], len(run.judge_images)
     right = right_on_labels(found, qualities[TEACHER], run.labelled, judged)
-    refused = _refusal(found, ratios["onnxruntime"], right, figures.get("ceiling"))
+    refused = _refusal(found, ratios[run.request.runtime], right, figures.get("ceiling"))
     note = worse_than_untuned(qualities[UNTUNED], qualities[TUNED], run.labelled)
     report = run.report(qualities, ratios, progress, refused, figures, note)
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, teacher_int8)
@@ -67,7 +67,7 @@ def _unstructured(run: TrainingRun, teacher_int8: Any) -> dict[str, float]:
     return {
         "share": UNSTRUCTURED_SHARE,
         "agreement": run.quality(sparse).agreement,
-        "time_ratio": run.time_ratios(sparse, teacher_int8)["onnxruntime"],
+        "time_ratio": run.time_ratios(sparse, teacher_int8)[run.request.runtime],
         "compressed_bytes": after,
         "teacher_compressed_bytes": before,
     }

@@ -91,7 +91,7 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     }
     found, judged = qualities[TUNED_INT8], len(run.judge_images)
     right = right_on_labels(found, qualities[CUT_INT8], run.labelled, judged)
-    refused = _refusal(found, ceiling, ratios["onnxruntime"], right, run.request.anyway)
+    refused = _refusal(found, ceiling, ratios[run.request.runtime], right, run.request.anyway)
     note = worse_than_untuned(qualities[UNTUNED], qualities[TUNED], run.labelled)
     report = run.report(qualities, ratios, progress, refused, figures, note)
     valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))

@@ -19,7 +19,9 @@ class TrainingRequest:
     Of a student: classes; levels, feature maps, 0 = all; other, clips of another scene; width and depth of a
     new network, width 0 = the pruned teacher; anyway, write bundles that are refused, too.
 
-    Of a search: budgets, times by that of the teacher's int8; runtime that these are for; hours to train a
+    runtime: that int8 is made for, and whose times decide.
+
+    Of a search: budgets, times by that of the teacher's int8; hours to train a
     supernet of our own family, 0 = the teacher is the supernet."""
 
     recipe: str

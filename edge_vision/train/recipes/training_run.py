@@ -22,6 +22,7 @@ from edge_vision.offline.output_folder import remove_path
 from edge_vision.offline.progress import Count
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.data.clips import tiles
+from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.processor import cpu_flags
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
@@ -94,6 +95,11 @@ class TrainingRun:
         Raises OptimizeError, also if the folder has results of another request, BundleError, SourceError.
         """
         self.folder, self.request, self._log, self._given_show = folder, request, log, show
+        runtimes = installed_runtimes()
+        if request.runtime not in runtimes:
+            raise OptimizeError(
+                f"--runtime: expected an installed one of {', '.join(runtimes)}, got {request.runtime}"
+            )
         log(f"reading {request.model} and the clips")
         check_readable((*request.videos, *request.judge, *request.other))
         check_other(request.other, (*request.videos, *request.judge))
