@@ -14,7 +14,7 @@ from edge_vision.bundles.store import bundle_folder
 from edge_vision.errors import BundleError
 
 MAX_RUNGS = 32
-_FIGURES = ("id", "p50_ms", "p95_ms", "p99_ms", "agreement", "rss_mb", "cold_start_s")
+_FIGURES = ("id", "p50_ms", "p95_ms", "p99_ms", "agreement", "classes", "rss_mb", "cold_start_s")
 _KEYS = ("bundle", "backend", "precision", "threads", "relative", *_FIGURES)
 
 

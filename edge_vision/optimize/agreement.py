@@ -37,6 +37,20 @@ class Agreement:
     confident_images: int = 0
 
 
+def coarse(agreement: Agreement, max_loss: float) -> str:
+    """That one changed object or image exceeds the bound; "" if the data is fine enough. agreement: of any
+    candidate."""
+    boxes = agreement.metric == "f1"
+    one = 1.0 / max(1, 2 * agreement.total if boxes else agreement.total)
+    if one <= max_loss:
+        return ""
+    what = "object" if boxes else "image"
+    return (
+        f"one changed {what} of {agreement.total} costs {one:.3f} of agreement, more than the bound of "
+        f"{max_loss:g}: pass more --images, or clips with more objects"
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxMatches:
     """Boxes of two runs on one image. matched: (k, 2) indices into found and reference; lost: indices into

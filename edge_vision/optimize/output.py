@@ -74,6 +74,7 @@ def _figures(result: CandidateResult) -> dict[str, Any]:
         "p99_ms": measured.timing.p99_ms,
         "relative": result.relative,
         "agreement": round(result.agreement, 4),
+        **({"classes": list(result.classes)} if result.classes else {}),
         "rss_mb": measured.rss_mb,
         "cold_start_s": measured.cold_start_s,
     }

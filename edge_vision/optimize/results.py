@@ -20,6 +20,7 @@ class CandidateResult:
 
     folder: of its bundle within the study's folder. status: failed and built have no measurement; the
     decision turns measured into chosen or rejected. reason: one line; detail: the comparison behind it.
+    classes: labels of a trained bundle that has fewer than the model.
     relative: time as a share of the baseline's, multiplied up from parent to parent; 0 without a measurement.
     """
 
@@ -38,6 +39,7 @@ class CandidateResult:
     measurement: Measurement | None = None
     engine: BuiltEngine | None = None
     trained: str = ""
+    classes: tuple[str, ...] = ()
 
     @property
     def measured(self) -> Measurement:
@@ -62,6 +64,14 @@ class CandidateResult:
         return self.graph.bytes if self.graph else 0
 
 
+def only_classes(result: CandidateResult) -> str:
+    """That it detects fewer classes than the model, to be appended; "" if it does not."""
+    if not result.classes:
+        return ""
+    more = f" and {len(result.classes) - 3} more" if len(result.classes) > 3 else ""
+    return f"; only {', '.join(result.classes[:3])}{more}"
+
+
 def failure_reason(outcome: TrialOutcome[Any]) -> str:
     """Why a trial has no result, in one line."""
     return f"{outcome.status}: {outcome.reason}"
@@ -75,5 +85,5 @@ def summary_line(result: CandidateResult) -> str:
     return (
         f"{result.id:38} p50 {timing.p50_ms:7.2f} ms, {timing.ratio_to_parent:.2f} of its parent's, "
         f"agreement {result.agreement:.3f}, {result.measurement.rss_mb:.0f} MB, "
-        f"file {result.file_bytes / 1e6:.1f} MB"
+        f"file {result.file_bytes / 1e6:.1f} MB{only_classes(result)}"
     )

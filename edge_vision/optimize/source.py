@@ -11,6 +11,7 @@ from edge_vision.errors import BundleError
 from edge_vision.importer.draft import Options, make_draft
 from edge_vision.importer.read import READER, READER_PACKAGES, read_model
 from edge_vision.importer.run import workspace, write_draft
+from edge_vision.offline.output_folder import remove_path
 from edge_vision.offline.trials import try_reading
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
@@ -26,9 +27,7 @@ def source_bundle(model: str, folder: Path) -> Bundle:
     """Write the fp32 ONNX graph of a model to a new folder as a bundle, with dynamic dimensions fixed.
 
     model: name or folder of a bundle, or a .onnx file, whose head is guessed. A TFLite graph of the bundle is
-    copied unchanged to the folder TFLITE beside it, one in int8 ONNX to SHIPPED.
-
-    Raises OptimizeError, BundleError.
+    copied unchanged to the folder TFLITE beside it. Raises OptimizeError, BundleError.
     """
     path = Path(model).expanduser()
     if path.suffix in _MODEL_FILES:
@@ -60,17 +59,29 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
     if 0 in graph_edit.input_sides(model, spec.name):
         graph_edit.resize(model, spec.name, spec.layout, Size.of(spec))
         data = model.SerializeToString(deterministic=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    graphs = bundle.manifest.graphs
-    tflite = next((graph for graph in graphs if graph.format == "tflite"), None)
-    int8 = next((graph for graph in graphs if (graph.format, graph.precision) == ("onnx", "int8")), None)
-    for name, graph in ((TFLITE, tflite), (SHIPPED, int8)):
-        target = folder.with_name(name)
+    for target in (folder, folder.with_name(TFLITE)):
         shutil.rmtree(target, ignore_errors=True)
-        if graph is not None:
-            content = bundle.verify(graph).read_bytes()
-            write_variant(bundle, target, content, spec, graph.precision, graph.format)
+    tflite = next((graph for graph in bundle.manifest.graphs if graph.format == "tflite"), None)
+    if tflite is not None:
+        content = bundle.verify(tflite).read_bytes()
+        write_variant(bundle, folder.with_name(TFLITE), content, spec, tflite.precision, "tflite")
     return write_variant(bundle, folder, data, spec, "fp32")
+
+
+def write_shipped(model: str, folder: Path) -> None:
+    """Copy the int8 ONNX graph that a bundle has to a new folder, unchanged; without one, there is none.
+
+    model: as of `source_bundle`. Raises BundleError if the graph is missing or damaged.
+    """
+    remove_path(folder)
+    if Path(model).suffix in _MODEL_FILES:
+        return
+    bundle = load_bundle(model)
+    for graph in bundle.manifest.graphs:
+        if (graph.format, graph.precision) == ("onnx", "int8"):
+            content = bundle.verify(graph).read_bytes()
+            write_variant(bundle, folder, content, bundle.manifest.input, graph.precision)
+            return
 
 
 def _fp32_graph(bundle: Bundle) -> GraphSpec:

@@ -6,11 +6,13 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.errors import BundleError
+from edge_vision.optimize.agreement import coarse
 from edge_vision.optimize.candidate import Candidate
 from edge_vision.optimize.candidates import search
 from edge_vision.optimize.candidates.pareto import decide
@@ -29,7 +31,7 @@ from edge_vision.optimize.results import CandidateResult, summary_line
 from edge_vision.optimize.runtimes import build_only_backends
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import SHIPPED, TFLITE
-from edge_vision.optimize.trained import trained_bundles
+from edge_vision.optimize.trained import seen_clips, trained_bundles
 from edge_vision.optimize.trials import build_only
 from edge_vision.optimize.trials.executor import Log, Trial, TrialExecutor
 from edge_vision.optimize.trials.runner import TimeSpent, TrialRunner
@@ -92,18 +94,33 @@ class _Study:
         self._space = search_space(settings, self._bundle, tflite, dataset, device)
         self._runner = TrialRunner(folder, executor, settings.timeout_s, left_s)
         self._trained = trained_bundles(folder, settings.trained, self._bundle)
-        shipped = _bundle_beside(folder, SHIPPED)
-        if shipped and "int8" in settings.precisions:
-            self._trained[SHIPPED] = shipped
+        if "int8" in (settings.precisions or ("int8",)):
+            with contextlib.suppress(BundleError):  # It is optional; a kill may have left a part of it.
+                shipped = _bundle_beside(folder, SHIPPED)
+                self._trained |= {SHIPPED: shipped} if shipped else {}
         variants = Variants(self._bundle, tflite, dataset, device, self._runner, self._trained)
         task = self._bundle.manifest.task
         self._table = CandidateTable(
             self._space.baseline, task, settings, dataset, device, variants, self._runner
         )
         warning = load_warning(device.load, device.cores)
-        self._notes: list[str] = [warning] if warning else []
+        self._notes: list[str] = []
+        for note in (warning, *self._seen_notes()):
+            self._note(note)
         self._sensitivity: Sensitivity | None = None
         self._left_out: list[str] = []
+
+    def _note(self, text: str) -> None:
+        """Say it now and in the report."""
+        if text:
+            self._notes.append(text)
+            self._log(text)
+
+    def _seen_notes(self) -> Iterator[str]:
+        for name, bundle in self._trained.items():
+            seen = [Path(clip).name for clip in seen_clips(bundle, self._dataset.clips)]
+            if seen:
+                yield f"{name} was trained on a part of {', '.join(seen)}: its agreement there is too high"
 
     def measure_baseline(self) -> None:
         """Raises OptimizeError if the unmodified model does not run."""
@@ -113,6 +130,7 @@ class _Study:
         result = self._table.results[baseline.id]
         if result.status == "failed":
             raise OptimizeError(f"the fp32 model does not run on {baseline.backend}: {result.reason}")
+        self._note(coarse(result.measured.agreement, self._settings.max_accuracy_loss))
 
     def run_trials(self) -> None:
         """Measure the candidates of the search, and build engines for devices that this machine lacks."""

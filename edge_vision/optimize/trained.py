@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.offline.output_folder import remove_path
+from edge_vision.optimize import settings
 from edge_vision.optimize.errors import OptimizeError
 
 _FOLDERS = ("int8", "bundle")
@@ -29,7 +31,7 @@ def trained_bundles(study: Path, folders: Sequence[str], source: Bundle) -> dict
     for number, folder in enumerate(folders, 1):
         copy = study / f"trained_{number}"
         if not (copy / "bundle.yaml").is_file():
-            given = _bundle_of(Path(folder))
+            given = trained_bundle(Path(folder))
             _check(load_bundle(f"{given}{os.sep}"), source, folder)
             remove_path(copy)  # A kill may have left a part of it.
             shutil.copytree(given, copy)
@@ -40,7 +42,13 @@ def trained_bundles(study: Path, folders: Sequence[str], source: Bundle) -> dict
     return found
 
 
-def _bundle_of(folder: Path) -> Path:
+def trained_bundle(folder: Path) -> Path:
+    """The bundle in an output of `optimize train`. Raises OptimizeError for another folder."""
+    if (folder / settings.FILE).is_file():
+        raise OptimizeError(
+            f"{folder}: expected a folder of `optimize train`, got one of `optimize run`: its rows cannot be "
+            f"those of another table"
+        )
     for path in (folder / name for name in _FOLDERS):
         if (path / "bundle.yaml").is_file():
             return path
@@ -48,7 +56,8 @@ def _bundle_of(folder: Path) -> Path:
     steps = sorted(str(path) for path in found if not (path / "params.yaml").exists())
     if steps:
         raise OptimizeError(
-            f"{folder}: expected a folder of `optimize train`, got one around several: pass {' '.join(steps)}"
+            f"{folder}: expected a folder of `optimize train`, got one around "
+            f"several: pass {shlex.join(steps)}"
         )
     if (folder / "bundle.yaml").is_file():
         raise OptimizeError(
@@ -57,6 +66,14 @@ def _bundle_of(folder: Path) -> Path:
     raise OptimizeError(
         f"{folder}: expected a folder that `optimize train` wrote, got one without a bundle; was it refused?"
     )
+
+
+def seen_clips(bundle: Bundle, clips: Mapping[str, str]) -> list[str]:
+    """The clips that a bundle was trained on. clips: path -> SHA-256."""
+    train = bundle.manifest.figures.get("train")
+    ranges = train.get("train") if isinstance(train, dict) else None
+    seen = {one.get("sha256") for one in ranges or () if isinstance(one, dict)}
+    return [path for path, sha256 in clips.items() if sha256 in seen]
 
 
 def _recipe(bundle: Bundle) -> str:

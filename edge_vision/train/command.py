@@ -189,6 +189,8 @@ def add_output(one: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    line, log = progress_and_log()
+    line.show("loading PyTorch")
     import torch
 
     from edge_vision.train.data.time_split import check_readable
@@ -215,7 +217,6 @@ def _train(options: argparse.Namespace) -> int:
     inputs = (request.model, *request.videos, *request.judge, *request.other)
     check_readable(inputs[1:])  # Before the folder is made, or results are deleted.
     claim_folder(folder, COMMAND, inputs=inputs)
-    line, log = progress_and_log()
     with locked_folder(folder, COMMAND):
         if options.restart:
             remove_results(folder)
@@ -227,6 +228,8 @@ def _train(options: argparse.Namespace) -> int:
         return 3
     if report.refused:
         print(f"warning: written with --anyway, but it is no replacement: {report.refused}")
+    else:
+        print("accepted by all bounds of its verdict")
     print(f"in {folder}: {', '.join(_bundles(folder))}, report.json")
     return 0
 

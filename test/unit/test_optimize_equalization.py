@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,84 @@ def test_tensors_and_weights_that_others_read_are_left_alone(tmp_path: Path) -> 
 
     assert groups(lambda graph: None) == 1
     assert [groups(one) for one in (as_output, shared_weights, read_in_a_branch)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape"),
+    [
+        ([("Flatten", {}), ("Add", {})], [1, CHANNELS, SIDE, CHANNELS]),
+        ([("Squeeze", {}), ("Add", {})], [1, CHANNELS, SIDE, CHANNELS]),
+    ],
+)
+def test_pooled_channels_on_another_axis_are_left_alone(
+    nodes: list[tuple[str, dict[str, Any]]], shape: list[int]
+) -> None:
+    """A sum with them is a broadcast over other channels."""
+    graph = Graph(())
+    last = "t0"
+    graph._nodes = graph._nodes[:2]  # The convolution, and its pool.
+    flat = graph._node(nodes[0][0], graph._nodes[1].output[0])
+    added = graph._node("Add", last, flat)
+    graph._node("GlobalAveragePool", graph._conv(added), output="logits")
+    model = graph.model()
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = CHANNELS
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    (image,) = images(side=SIDE)
+    image = image[..., :CHANNELS].copy()
+    factors = channel_factors(model, [image], frozenset({"t0", added}))
+    np.testing.assert_allclose(
+        outputs(equalized(model, factors), image)[0], outputs(model, image)[0], rtol=1e-5, atol=1e-6
+    )
+    assert "t0" not in factors
+
+
+def test_weights_that_are_outputs_or_inputs_of_the_graph_are_left_alone(tmp_path: Path) -> None:
+    for side in ("input", "output"):
+        model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
+        value = helper.make_tensor_value_info("kernel", TensorProto.FLOAT, [8, 3, 3, 3])
+        getattr(model.graph, side).append(value)
+        assert not channel_factors(model, images(1, SIDE_PX), frozenset({"map", "active"}))
+
+
+def test_infinite_activations_give_no_factor(tmp_path: Path) -> None:
+    model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
+    (image,) = images(1, SIDE_PX)
+    image[0, 0, 0, 0] = np.inf
+    for factor in channel_factors(model, [image], ptq.quantized_tensors(model)).values():
+        assert np.isfinite(factor).all() and factor.min() >= 1.0 and factor.max() <= MAX_FACTOR
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda stored: stored["factors"].update(map=[1.0, 2.0]),
+        lambda stored: stored["factors"].update(map=[10**400] * 8),
+        lambda stored: stored["factors"].update(map=[float("inf")] * 8),
+        lambda stored: stored["factors"].update(map=[0.5] * 8),
+        lambda stored: stored["factors"].update(other=[1.0]),
+        lambda stored: stored["ranges"].update(map=[float("nan"), 1.0]),
+        lambda stored: stored["ranges"].update(map=[2.0, 1.0]),
+        lambda stored: stored.update(ranges=[]),
+    ],
+)
+def test_edited_statistics_are_measured_again(tmp_path: Path, edit: Any) -> None:
+    file, tensors, model = tmp_path / "s.json", images(4, SIDE_PX), narrowed(tmp_path)
+    layer_quantizer(model, tensors, RECIPE, file)
+    before = file.read_text()
+    stored = json.loads(before)
+    edit(stored)
+    file.write_text(json.dumps(stored))
+    layer_quantizer(model, tensors, RECIPE, file)
+    assert file.read_text() == before
+
+
+def test_statistics_of_an_earlier_version_are_used_without_factors(tmp_path: Path) -> None:
+    """A training that it began has weights of the graph as it was."""
+    file, tensors, model = tmp_path / "s.json", images(4, SIDE_PX), narrowed(tmp_path)
+    file.write_text(json.dumps(ptq.calibrate(model, tensors)))
+    found = layer_quantizer(model, tensors, RECIPE, file)
+    assert found.model.SerializeToString() == model.SerializeToString()
+    assert found.ranges == ptq.calibrate(model, tensors)
 
 
 def test_stored_statistics_give_the_same_graph(tmp_path: Path) -> None:

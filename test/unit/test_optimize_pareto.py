@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from optimize_cases import failed_result, result
 
-from edge_vision.optimize.agreement import classifier_agreement
+from edge_vision.bundles.ladder import read_ladder
+from edge_vision.optimize import output
+from edge_vision.optimize.agreement import Agreement, classifier_agreement, coarse
 from edge_vision.optimize.candidates.pareto import Decision, decide, time_agreement_front
-from edge_vision.optimize.results import CandidateResult
+from edge_vision.optimize.report.terminal import explanation, table
+from edge_vision.optimize.results import CandidateResult, summary_line
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.trials.measure import median_band, saturation_db
 
@@ -48,6 +54,34 @@ def test_bounds_that_no_candidate_satisfies_have_a_nearest(bounds: dict, name: s
     assert decision.nearest == "int8"
     assert name in decision.misses[0]
     assert all(one.status == "rejected" and name in one.reason for one in found.values())
+
+
+def test_fewer_classes_than_the_model_are_shown(tmp_path: Path) -> None:
+    """In each line about the candidate, and in the ladder that a governor follows."""
+    base, person = result("base", 1.0), replace(result("student", 0.3), classes=("person",))
+    many = replace(person, classes=("person", "car", "bus", "cat", "dog"))
+    assert summary_line(person).endswith("; only person")
+    assert table((base, many)).endswith("; only person, car, bus and 2 more")
+    assert "detects only person" in explanation(person) and "only" not in explanation(base)
+    assert output._figures(person)["classes"] == ["person"] and "classes" not in output._figures(base)
+    entry = {"bundle": "b", "backend": "onnxruntime", "precision": "int8", "threads": 1, "relative": 0.3}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "ladder.yaml").write_text(yaml.safe_dump([{**entry, "classes": ["person"]}]))
+    assert len(read_ladder(tmp_path / "ladder.yaml")) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "total", "bound", "note"),
+    [
+        ("f1", 41, 0.01, "one changed object of 41 costs 0.012"),
+        ("f1", 50, 0.01, ""),
+        ("top1", 50, 0.01, "one changed image of 50 costs 0.020"),
+        ("top1", 100, 0.01, ""),
+    ],
+)
+def test_data_too_coarse_for_the_bound_is_named(metric: Any, total: int, bound: float, note: str) -> None:
+    found = coarse(Agreement(metric, 1.0, 0.0, 0, 0, total), bound)
+    assert found.startswith(note) and bool(found) == bool(note)
 
 
 def test_a_candidate_slower_than_its_parent_is_rejected() -> None:

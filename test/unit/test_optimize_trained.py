@@ -17,6 +17,7 @@ from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import load_bundle
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import claim_folder
+from edge_vision.optimize import command, device
 from edge_vision.optimize.agreement import agreement, read_detections, rename_classes
 from edge_vision.optimize.command import main
 from edge_vision.optimize.quantization import ptq
@@ -79,7 +80,7 @@ def test_a_folder_around_trainings_names_them(tmp_path: Path, capsys: pytest.Cap
     assert f"got one around several: pass {result}" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_the_int8_graph_of_a_bundle_is_a_row(tmp_path: Path) -> None:
+def test_the_int8_graph_of_a_bundle_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside the optimizer's own int8, so that neither is chosen unseen."""
     given = arguments(tmp_path, trained_result(tmp_path / "qat"))
     bundle = load_bundle(f"{given[1]}/")
@@ -90,13 +91,21 @@ def test_the_int8_graph_of_a_bundle_is_a_row(tmp_path: Path) -> None:
     files = {"model.onnx": file.read_bytes(), "int8.onnx": data, "labels.txt": b"".join(LABELS)}
     shutil.rmtree(bundle.folder)
     write_folder(bundle.folder, replace(bundle.manifest, graphs=(*bundle.manifest.graphs, int8)), files)
-    given = [one for one in given if one not in ("--trained", str(tmp_path / "qat"))]
-    assert main([*given, "--precisions", "fp32", "int8"]) == 0
+    given = [one for one in given if one not in ("--trained", str(tmp_path / "qat"), "--precisions", "fp32")]
+    assert main(given) == 0
     rows = {one.id: one for one in read_report(tmp_path / "out").results}
     shipped = rows["onnxruntime-shipped-int8-64x64-t1"]
     assert shipped.measurement and "onnxruntime-int8-64x64-t1" in rows
     copy = load_bundle(f"{tmp_path / 'out' / shipped.folder}/")
     assert copy.verify(copy.manifest.graphs[0]).read_bytes() == data
+    (tmp_path / "bundle" / "int8.onnx").write_bytes(b"damaged")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(command, "this_device", lambda: replace(device.this_device(), cores=999))
+        assert main(["resume", str(tmp_path / "out")]) == 1
+    assert "999: `optimize report" in capsys.readouterr().err.replace("\n", " ")
+    assert main([*given[:-1], str(tmp_path / "again"), "--precisions", "fp32", "int8"]) == 0
+    assert "its own int8 graph is left out" in capsys.readouterr().out
+    assert not [one for one in read_report(tmp_path / "again").results if one.trained]
 
 
 def test_a_missing_folder_of_a_training_is_a_wrong_argument(

@@ -27,7 +27,8 @@ from test_train_student import COLUMNS, detector
 from edge_vision.cli.optimize import main
 from edge_vision.offline.output_folder import claim_folder, marker_path
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization import gptq, ptq
+from edge_vision.optimize.quantization import gptq
+from edge_vision.optimize.quantization.layer_quantizer import read_statistics
 from edge_vision.source.uri import SourceError
 from edge_vision.train import auto
 from edge_vision.train.auto_state import AutoRequest
@@ -251,7 +252,7 @@ def test_damaged_ranges_and_roundings_count_as_none(tmp_path: Path) -> None:
         b"PK\x05\x06",
     ):
         file.write_bytes(content)
-        assert ptq.read_ranges(file) is None and gptq.read_rounding(file) is None
+        assert read_statistics(file) is None and gptq.read_rounding(file) is None
 
 
 def test_changed_content_of_the_inputs_is_noticed(

@@ -110,7 +110,9 @@ def misses_agreement(result: CandidateResult, settings: Settings) -> list[str]:
     """The bound of the agreement in a sentence, if a candidate violates it."""
     if result.agreement >= settings.min_agreement - 1e-9:
         return []
-    return [f"agreement {result.agreement:.3f} is below {settings.min_agreement:.3f}"]
+    found = result.measured.agreement
+    changed = f"{found.lost} lost, {found.gained} gained, of {found.total}"
+    return [f"agreement {result.agreement:.3f} is below {settings.min_agreement:.3f} ({changed})"]
 
 
 def _overshoot(result: CandidateResult, settings: Settings) -> float:
@@ -167,6 +169,9 @@ def _rejection(
     if better is not None:
         return f"dominated by {better.id}", _comparison(result, better)
     assert best is not None  # A candidate within the bounds exists, so there is a best one.
+    if result.relative <= NOISE * best.relative:
+        reason = f"as fast as {best.id} within {NOISE - 1:.0%}, which has more agreement or less memory"
+        return reason, _comparison(result, best)
     return f"on the front, but {best.id} is preferred", _comparison(result, best)
 
 

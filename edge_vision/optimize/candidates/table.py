@@ -105,6 +105,7 @@ class CandidateTable:
             failure_reason(outcome) if outcome.result is None else "",
             graph=outcome.result,
             trained=candidate.trained,
+            classes=self._variants.classes(candidate),
         )
 
     def _measurement(self, candidate: Candidate, result: CandidateResult) -> Trial[Measurement]:

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_vision.bundles.store import Bundle
+from edge_vision.errors import BundleError
 from edge_vision.optimize.data import ground_truth
 from edge_vision.optimize.data.clips import Clip, check_disjoint, read_clip, tiles, write_images
 from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.settings import Settings
-from edge_vision.optimize.source import source_bundle
+from edge_vision.optimize.source import SHIPPED, source_bundle, write_shipped
 
 FILE = "dataset.json"
 LABELS = "labels.json"
@@ -56,6 +57,10 @@ def prepare_dataset(folder: Path, settings: Settings, log: Callable[[str], None]
 def _prepare(folder: Path, settings: Settings, log: Callable[[str], None]) -> Dataset:
     log(f"reading {settings.model}")
     bundle = source_bundle(settings.model, folder / "source")
+    try:
+        write_shipped(settings.model, folder / SHIPPED)
+    except BundleError as error:
+        log(f"its own int8 graph is left out: {error}")
     for name in ("images", "ranges"):
         shutil.rmtree(folder / name, ignore_errors=True)
     log("reading the clips")

@@ -58,8 +58,10 @@ def channel_factors(
     for group, own in groups:
         widths = np.stack([highs[name] - lows[name] for name in own])
         widest = widths.max(1, keepdims=True)
-        share = np.divide(widths, widest, out=np.ones_like(widths), where=widest > 0).max(0)
-        found[group.tensors[0]] = (1.0 / np.maximum(share, 1.0 / MAX_FACTOR)).astype(np.float32)
+        used = (widest > 0) & np.isfinite(widest)
+        share = np.divide(widths, widest, out=np.ones_like(widths), where=used).max(0)
+        factor = 1.0 / np.clip(share, 1.0 / MAX_FACTOR, 1.0)
+        found[group.tensors[0]] = np.where(np.isfinite(factor), factor, 1.0).astype(np.float32)
     return found
 
 
@@ -78,6 +80,16 @@ def _channel_ranges(
             highs[name] = np.maximum(highs.get(name, 0.0), values.max(others))
         show(number, len(tensors))
     return lows, highs
+
+
+def fits(model: Any, factors: Factors) -> bool:
+    """Whether they can be the factors of this model."""
+    shapes = {one.name: list(one.dims) for one in model.graph.initializer}
+    channels = {group.tensors[0]: _channels(group, shapes) for group in _groups(model)}
+    return all(
+        channels.get(name) == {len(one)} and bool(np.all((one >= 1.0) & (one <= MAX_FACTOR)))
+        for name, one in factors.items()
+    )
 
 
 def equalized(model: Any, factors: Factors) -> Any:
@@ -127,10 +139,10 @@ def _groups(model: Any) -> list[_Group]:
     """The groups that can have factors, in graph order."""
     graph = model.graph
     shapes = {one.name: list(one.dims) for one in graph.initializer}
-    uses = Counter(name for node in graph.node for name in node.input)
-    uses.update(read_within(graph))
-    pooled = {node.output[0] for node in graph.node if node.op_type == "GlobalAveragePool"}
-    fixed = {value.name for value in (*graph.input, *graph.output)} | read_within(graph)
+    outside = {value.name for value in (*graph.input, *graph.output)} | read_within(graph)
+    uses = Counter([*outside, *(name for node in graph.node for name in node.input)])
+    fixed = outside | shapes.keys()
+    flattened = _flattened(graph)
     links = _Links()
     writers: dict[str, list[Any]] = defaultdict(list)
     readers: dict[str, list[Any]] = defaultdict(list)
@@ -138,7 +150,9 @@ def _groups(model: Any) -> list[_Group]:
         given, made = node.input[0] if node.input else "", node.output[0]
         own = all(uses[name] == 1 and name in shapes for name in node.input[1:])
         rank = len(shapes.get(node.input[1], ())) if own and len(node.input) > 1 else 0
-        if node.op_type == "Conv" and rank == 4:
+        if node.domain not in ("", "ai.onnx"):
+            fixed.update((*node.input, *node.output))
+        elif node.op_type == "Conv" and rank == 4:
             readers[given].append(node)
             writers[made].append(node)
             links.add(given), links.add(made)
@@ -146,14 +160,13 @@ def _groups(model: Any) -> list[_Group]:
             readers[given].append(node)
             links.add(given)
             fixed.add(made)
-        elif node.op_type in _PASSING or (node.op_type in _FLATTENING and given in pooled):
+        elif node.op_type in _PASSING or made in flattened:
             links.join(given, made)
-        elif node.op_type == "Add" and not shapes.keys() & set(node.input):
+        elif node.op_type == "Add":
             for name in node.input:
                 links.join(name, made)
         else:
-            fixed.update(node.input)
-            fixed.update(node.output)
+            fixed.update((*node.input, *node.output))
     groups = [
         _Group(
             names,
@@ -164,6 +177,18 @@ def _groups(model: Any) -> list[_Group]:
         if not fixed.intersection(names)
     ]
     return [one for one in groups if one.writers and one.readers and len(_channels(one, shapes)) == 1]
+
+
+def _flattened(graph: Any) -> set[str]:
+    """What only matrix products read of one image's globally pooled channels, in their order."""
+    readers: dict[str, set[str]] = defaultdict(set)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].add(node.op_type)
+    pooled = {node.output[0] for node in graph.node if node.op_type == "GlobalAveragePool"}
+    dims = [dim.dim_value for value in graph.input for dim in value.type.tensor_type.shape.dim[:1]]
+    made = (node for node in graph.node if node.op_type in _FLATTENING and node.input[0] in pooled)
+    return {node.output[0] for node in made if readers[node.output[0]] == {"Gemm"} and dims[:1] == [1]}
 
 
 class _Links:

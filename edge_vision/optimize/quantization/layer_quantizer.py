@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.quantization import gptq, ptq
-from edge_vision.optimize.quantization.equalization import Factors, channel_factors, equalized
+from edge_vision.optimize.quantization.equalization import Factors, channel_factors, equalized, fits
 from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.stem import stem_layers
@@ -79,7 +80,7 @@ def layer_quantizer(
     the rounded weights of each kind of recipe; of the same model and tensors. Raises OptimizeError."""
     stored = read_statistics(file)
     known = {one.name for one in folded.graph.input}.union(*(one.output for one in folded.graph.node))
-    if stored and all(one.keys() <= known for one in stored):
+    if stored and stored[1].keys() <= known and fits(folded, stored[0]):
         factors, ranges = stored
         model = equalized(folded, factors)
     else:
@@ -100,7 +101,7 @@ def _rounding(
     counter: Counter,
 ) -> dict[str, gptq.RoundedWeights]:
     """The stored rounded weights of this kind of recipe, or new ones, which are stored."""
-    file = statistics.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.rounded.npz")
+    file = statistics.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
     rounding = gptq.read_rounding(file)
     if rounding is None:
         chosen = tensors[:: -(-len(tensors) // _GPTQ_IMAGES)]
@@ -123,11 +124,17 @@ def write_statistics(factors: Factors, ranges: Ranges, file: Path) -> None:
 
 
 def read_statistics(file: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, float]]] | None:
-    """Factors and ranges that `write_statistics` stored; None if there are none, or damaged ones."""
+    """Factors and ranges that `write_statistics` stored; None if there are none, or damaged ones.
+
+    Without factors: of an earlier version, whose weights, trained or rounded, only fit without them.
+    """
     try:
         stored = json.loads(file.read_text("utf-8"))
-        ranges = {name: (float(low), float(high)) for name, (low, high) in stored["ranges"].items()}
-        factors = {name: np.array(one, np.float32) for name, one in stored["factors"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        found = stored["ranges"] if "factors" in stored else stored
+        ranges = {name: (float(low), float(high)) for name, (low, high) in found.items()}
+        factors = stored["factors"].items() if "factors" in stored else ()
+        arrays = {name: np.array(one, np.float32) for name, one in factors}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    return (factors, ranges) if ranges and all(one.ndim == 1 for one in factors.values()) else None
+    sound = all(math.isfinite(low) and low <= high < math.inf for low, high in ranges.values())
+    return (arrays, ranges) if ranges and sound and all(one.ndim == 1 for one in arrays.values()) else None

@@ -52,10 +52,14 @@ class Variants:
             prefix = "" if recipe.library_default else "all_int8-"
         return f"variants/{prefix}{candidate.graph_precision}-{candidate.size}"
 
+    def classes(self, candidate: Candidate) -> tuple[str, ...]:
+        """The labels of a trained bundle; empty if they are the source's."""
+        labels = self._trained.get(candidate.trained, self._source).labels
+        return () if labels == self._source.labels else tuple(labels)
+
     def class_ids(self, candidate: Candidate) -> tuple[int, ...]:
         """The source's ids of a trained bundle's labels; empty if they are the same."""
-        ours, labels = self._trained.get(candidate.trained, self._source).labels, self._source.labels
-        return () if ours == labels else tuple(map(labels.index, ours))
+        return tuple(map(self._source.labels.index, self.classes(candidate)))
 
     def graph_of(self, candidate: Candidate, fp32_nodes: Sequence[str] = ()) -> TrialOutcome[VariantGraph]:
         """The graph of a candidate. fp32_nodes: nodes that `mixed` leaves in fp32."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edge_vision.core.printable import printable
 from edge_vision.optimize.agreement import CONFIDENT_MARGIN
 from edge_vision.optimize.report.report_file import StudyReport
-from edge_vision.optimize.results import CandidateResult
+from edge_vision.optimize.results import CandidateResult, only_classes
+from edge_vision.optimize.source import SHIPPED
 from edge_vision.optimize.trials.measure import Measurement
 
 _HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7}{} {:>5} {:>6} {:>5}  {}"
@@ -31,6 +32,7 @@ def _line(result: CandidateResult) -> str:
         f"{result.id:38} {timing.p50_ms:7.2f} {timing.p95_ms:7.2f} {timing.p99_ms:7.2f} "
         f"{timing.ratio_to_parent:6.2f} {result.agreement:7.3f}{ap50} {measured.rss_mb:5.0f} "
         f"{result.file_bytes / 1e6:6.1f} {measured.cold_start_s:5.1f}  {result.status}: {result.reason}"
+        f"{only_classes(result)}"
     )
 
 
@@ -41,7 +43,10 @@ def verdict(report: StudyReport) -> str:
     if decision.chosen:
         chosen = report.result(decision.chosen)
         p50_ms = chosen.measured.timing.p50_ms
-        return f"chosen: {chosen.id}{state}, {p50_ms:.1f} ms, agreement {chosen.agreement:.3f}"
+        return (
+            f"chosen: {chosen.id}{state}, {p50_ms:.1f} ms, agreement {chosen.agreement:.3f}"
+            f"{only_classes(chosen)}"
+        )
     if decision.nearest:
         missed = "; ".join(decision.misses)
         return f"no candidate satisfies the bounds{state}; the nearest is {decision.nearest}: {missed}"
@@ -53,6 +58,10 @@ def explanation(result: CandidateResult) -> str:
     lines = [f"{result.id}: {result.status}", f"  why: {result.reason}"]
     if result.detail:
         lines.append(f"  in detail: {result.detail}")
+    if result.trained == SHIPPED:
+        lines.append("  graph: the model's own int8, unmodified")
+    if result.classes:
+        lines.append(f"  detects only {', '.join(result.classes)}, and is compared on these")
     if result.measurement is not None:
         lines += _measurement_lines(result, result.measurement)
     return "\n".join(lines)

@@ -8,6 +8,7 @@ edited graph is run beside the original, and refused where its outputs differ.
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -74,9 +75,11 @@ def wanted_ids(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The ids of these labels in the graph's order. Raises OptimizeError for unknown ones."""
     unknown = [name for name in classes if name not in labels]
     if unknown or not classes:
+        close = [near for name in unknown for near in difflib.get_close_matches(name, labels, 1)]
+        meant = f"; did you mean {', '.join(close)}?" if close else ""
         raise OptimizeError(
             f"--classes: expected labels of the model ({', '.join(labels[:12])}, ...), got "
-            f"{', '.join(unknown) or 'none'}"
+            f"{', '.join(unknown) or 'none'}{meant}"
         )
     return [i for i, label in enumerate(labels) if label in classes]
 
