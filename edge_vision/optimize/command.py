@@ -172,8 +172,8 @@ def _add_run(one: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="P",
-        help=f"of {', '.join(PRECISIONS)}; int8 also measures int8_default, ONNX Runtime's own int8, for "
-        f"comparison",
+        help=f"of {', '.join(PRECISIONS)}; int8 also measures shipped, the bundle's own, and "
+        f"int8_default, ONNX Runtime's own, for comparison",
     )
     one.add_argument("--sizes", nargs="+", default=[], metavar="S", help="native, 256, 320x240, ...")
     one.add_argument(

@@ -61,7 +61,8 @@ def _last_rows(report: TrainingReport) -> list[str]:
         rows.append(f"expected agreement of the result: {least:.3f} or more")
     if report.curve and report.best_step is not None:
         kept = f"that of step {report.best_step}" if report.best_step else "the untrained one"
-        rows.append(f"kept state: {kept}, of {report.request.steps}; the best on the validation images")
+        more = "" if report.best_step else ": training gained nothing, try more --steps or more varied clips"
+        rows.append(f"kept state: {kept}, of {report.request.steps}; the best on the validation images{more}")
     rows += [f"note: {report.note}"] if report.note else []
     return [*rows, f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"]
 

@@ -31,9 +31,11 @@ def run_qat(folder: Path, request: TrainingRequest, log: Log, show: Callable[[st
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:
     quantizer, mixed = run.quantizer(run.folded, "teacher"), bool(run.request.mixed)
+    run.show("quantizing")
     all_int8 = replace(quantizer, recipe=replace(quantizer.recipe, fp32_stem=False)).without(())
     teacher_int8 = quantizer.without(())
     fp32 = fp32_layers(run, quantizer, log) if mixed else ()
+    run.show("making the graph trainable")
     quantized = quantizer.without(fp32)
     graph, student = trainable(quantized, quantizer.model, run.outputs)
     names = _weights_of(run.folded, (*quantizer.stem, *fp32)) & graph.weights.keys()
