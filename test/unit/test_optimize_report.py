@@ -73,6 +73,9 @@ def test_the_page_has_one_line_for_each_reason_and_details_on_click(tmp_path: Pa
     assert "&lt;odd&gt;" in page and "<odd>" not in page and "a note" in page
     assert page.count("data:image/svg+xml;base64,") == 4
     assert write_page(tmp_path, study).read_text("utf-8") == page
+    students = tuple(replace(one, classes=("person",)) for one in study.results)
+    assert "; only person" in write_page(tmp_path, replace(study, results=students)).read_text("utf-8")
+    assert "; only person" not in page
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from edge_vision.optimize.quantization.sensitivity import Sensitivity
 from edge_vision.optimize.report import plot, terminal
 from edge_vision.optimize.report.differences import ImageDifference, image_differences
 from edge_vision.optimize.report.report_file import StudyReport, write_text
-from edge_vision.optimize.results import CandidateResult
+from edge_vision.optimize.results import CandidateResult, only_classes
 
 FILE = "report.html"
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -92,6 +92,7 @@ def write_page(folder: Path, report: StudyReport) -> Path:
         differences=_differences(folder, report),
         margin=f"{CONFIDENT_MARGIN:g}",
         facts=_facts(report),
+        only_classes=only_classes,
     )
     path = folder / FILE
     write_text(path, printable_lines(html))
