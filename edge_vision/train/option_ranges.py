@@ -55,7 +55,7 @@ _HOURS = f"at most {_MOST_HOURS:g}"
 SHARE_BELOW_1 = OptionRange(float, "0 or more and less than 1", lambda value: 0 <= value < 1)
 SHARE_TO_PRUNE = OptionRange(float, "more than 0 and less than 1", lambda value: 0 < value < 1)
 SHARE_OF_TIME = OptionRange(float, "a share of the time, more than 0 and at most 1", lambda v: 0 < v <= 1)
-SHARED = {"batch": _between(1, 4096), "samples": _between(8, _MOST), "seed": _between(0, 2**63 - 1)}
+SHARED = {"batch": _between(1, 4096), "samples": _between(8, _MOST), "seed": _between(0, 2**32 - 1)}
 TRAINING: Mapping[str, OptionRange] = {
     **SHARED,
     "steps": _between(1, _MOST),
