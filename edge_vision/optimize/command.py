@@ -332,9 +332,10 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _check_machine(folder: Path) -> None:
     """Raise OptimizeError if the folder has the finished table of another machine, which would be lost."""
-    if not (folder / report_file.FILE).is_file():
+    try:
+        measured, here = read_report(folder), this_device()
+    except OptimizeError:  # There is none, or a damaged one, which is made again.
         return
-    measured, here = read_report(folder), this_device()
     if measured.complete and measured.device.identity != here.identity:
         raise OptimizeError(
             f"{folder}: expected the machine of its results, {measured.device.cpu} with "

@@ -98,6 +98,9 @@ def test_the_int8_graph_of_a_bundle_is_a_row(tmp_path: Path, capsys: pytest.Capt
     assert shipped.measurement and "onnxruntime-int8-64x64-t1" in rows
     copy = load_bundle(f"{tmp_path / 'out' / shipped.folder}/")
     assert copy.verify(copy.manifest.graphs[0]).read_bytes() == data
+    report = tmp_path / "out" / "report.json"
+    report.write_text(report.read_text()[:300])
+    assert main(["resume", str(tmp_path / "out")]) == 0 and read_report(tmp_path / "out").complete
     (tmp_path / "bundle" / "int8.onnx").write_bytes(b"damaged")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(command, "this_device", lambda: replace(device.this_device(), cores=999))
