@@ -40,14 +40,13 @@ class Agreement:
 def coarse(agreement: Agreement, max_loss: float) -> str:
     """That one changed object or image exceeds the bound; "" if the data is fine enough. agreement: of any
     candidate."""
-    boxes = agreement.metric == "f1"
-    one = 1.0 / max(1, 2 * agreement.total if boxes else agreement.total)
+    one = 1.0 / max(1, agreement.total)
     if one <= max_loss:
         return ""
-    what = "object" if boxes else "image"
+    what, more = ("object", ", or clips with more objects") if agreement.metric == "f1" else ("image", "")
     return (
-        f"one changed {what} of {agreement.total} costs {one:.3f} of agreement, more than the bound of "
-        f"{max_loss:g}: pass more --images, or clips with more objects"
+        f"one changed {what} of {agreement.total} costs up to {one:.3f} of agreement, more than the bound of "
+        f"{max_loss:g}: pass more --images{more}"
     )
 
 

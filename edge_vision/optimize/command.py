@@ -23,7 +23,6 @@ from edge_vision.offline.ray_cluster import RayCluster
 from edge_vision.optimize import settings
 from edge_vision.optimize.data import dataset
 from edge_vision.optimize.data.clips import split_clips
-from edge_vision.optimize.device import this_device
 from edge_vision.optimize.device_studies import FOLDER as DEVICES
 from edge_vision.optimize.device_studies import DeviceStudy, device_folders, run_studies, stored_study
 from edge_vision.optimize.errors import OptimizeError
@@ -33,7 +32,7 @@ from edge_vision.optimize.report.report_file import StudyReport, read_report
 from edge_vision.optimize.runtimes import build_only_backends, measurable_backends
 from edge_vision.optimize.settings import PRECISIONS, Settings
 from edge_vision.optimize.source import SHIPPED, TFLITE
-from edge_vision.optimize.study import run_study, write_results
+from edge_vision.optimize.study import check_machine, run_study, write_results
 from edge_vision.optimize.trained import COPY, TRAINING_COMMAND, trained_bundle
 from edge_vision.optimize.trials.cluster import ClusterTrials
 from edge_vision.optimize.trials.executor import FOLDER, LocalExecutor, TrialExecutor
@@ -324,24 +323,10 @@ def _resume(options: argparse.Namespace) -> int:
         known = requested.devices or ((LOCAL,) if (folder / report_file.FILE).is_file() else ())
         requested = _checked(replace, requested, devices=tuple(dict.fromkeys((*known, *more))))
     cluster = _cluster(options, requested)
-    if not cluster and not requested.devices:
-        _check_machine(folder)
+    if not cluster:
+        check_machine(folder)
     requested.write(folder)
     return _study(folder, requested, cluster)
-
-
-def _check_machine(folder: Path) -> None:
-    """Raise OptimizeError if the folder has the finished table of another machine, which would be lost."""
-    try:
-        measured, here = read_report(folder), this_device()
-    except OptimizeError:  # There is none, or a damaged one, which is made again.
-        return
-    if measured.complete and measured.device.identity != here.identity:
-        raise OptimizeError(
-            f"{folder}: expected the machine of its results, {measured.device.cpu} with "
-            f"{measured.device.cores} cores, got {here.cpu} with {here.cores}: `optimize report {folder}` "
-            f"prints them, `optimize run` with another --out measures here"
-        )
 
 
 def _study(folder: Path, requested: Settings, cluster: RayCluster | None) -> int:

@@ -26,7 +26,13 @@ from edge_vision.optimize.quantization import int8_recipe, sensitivity
 from edge_vision.optimize.quantization.sensitivity import Sensitivity, SensitivityTask
 from edge_vision.optimize.quantization.variants import Variants
 from edge_vision.optimize.report.page import check_installed, write_page
-from edge_vision.optimize.report.report_file import ModelInfo, StudyReport, earlier_wall_s, write_report
+from edge_vision.optimize.report.report_file import (
+    ModelInfo,
+    StudyReport,
+    earlier_wall_s,
+    read_report,
+    write_report,
+)
 from edge_vision.optimize.results import CandidateResult, summary_line
 from edge_vision.optimize.runtimes import build_only_backends
 from edge_vision.optimize.settings import Settings
@@ -63,6 +69,20 @@ def run_study(
     study.measure_baseline()
     study.run_trials()
     return study.report(complete=not study.left_out())
+
+
+def check_machine(folder: Path) -> None:
+    """Raise OptimizeError if the folder has the finished table of another machine, which would be lost."""
+    try:
+        measured, here = read_report(folder), this_device()
+    except OptimizeError:  # There is none, or a damaged one, which is made again.
+        return
+    if measured.complete and measured.device.identity != here.identity:
+        raise OptimizeError(
+            f"{folder}: expected the machine of its results, {measured.device.cpu} with "
+            f"{measured.device.cores} cores, got {here.cpu} with {here.cores} cores: `optimize report "
+            f"{folder}` prints them, another --out measures here"
+        )
 
 
 def write_results(folder: Path, report: StudyReport) -> list[Path]:
@@ -118,7 +138,9 @@ class _Study:
 
     def _seen_notes(self) -> Iterator[str]:
         for name, bundle in self._trained.items():
-            seen = [Path(clip).name for clip in seen_clips(bundle, self._dataset.clips)]
+            judged = {str(Path(one).absolute()) for one in self._settings.frames}
+            clips = {path: one for path, one in self._dataset.clips.items() if path in judged}
+            seen = [Path(clip).name for clip in seen_clips(bundle, clips)]
             if seen:
                 yield f"{name} was trained on a part of {', '.join(seen)}: its agreement there is too high"
 

@@ -72,7 +72,9 @@ def seen_clips(bundle: Bundle, clips: Mapping[str, str]) -> list[str]:
     """The clips that a bundle was trained on. clips: path -> SHA-256."""
     train = bundle.manifest.figures.get("train")
     ranges = train.get("train") if isinstance(train, dict) else None
-    seen = {one.get("sha256") for one in ranges or () if isinstance(one, dict)}
+    seen = [
+        one.get("sha256") for one in (ranges if isinstance(ranges, list) else ()) if isinstance(one, dict)
+    ]
     return [path for path, sha256 in clips.items() if sha256 in seen]
 
 

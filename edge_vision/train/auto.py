@@ -28,7 +28,7 @@ from edge_vision.optimize.command import STUDY
 from edge_vision.optimize.data.dataset import prepare_dataset
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
-from edge_vision.optimize.study import run_study, write_results
+from edge_vision.optimize.study import check_machine, run_study, write_results
 from edge_vision.optimize.trials.executor import LocalExecutor
 from edge_vision.train.auto_state import (
     JUDGE_IMAGES,
@@ -94,6 +94,7 @@ class _Auto:
         self._stored_s = self._started_s
 
     def run(self) -> StudyReport:
+        check_machine(self._folder / STUDY)
         self._log_earlier()
         self._write_images()
         self.store()

@@ -228,7 +228,7 @@ def _train(options: argparse.Namespace) -> int:
         return 3
     if report.refused:
         print(f"warning: written with --anyway, but it is no replacement: {report.refused}")
-    else:
+    elif report.best_step != 0:
         print("accepted by all bounds of its verdict")
     print(f"in {folder}: {', '.join(_bundles(folder))}, report.json")
     return 0

@@ -73,9 +73,9 @@ def test_fewer_classes_than_the_model_are_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metric", "total", "bound", "note"),
     [
-        ("f1", 41, 0.01, "one changed object of 41 costs 0.012"),
-        ("f1", 50, 0.01, ""),
-        ("top1", 50, 0.01, "one changed image of 50 costs 0.020"),
+        ("f1", 58, 0.01, "one changed object of 58 costs up to 0.017"),
+        ("f1", 100, 0.01, ""),
+        ("top1", 50, 0.01, "one changed image of 50 costs up to 0.020"),
         ("top1", 100, 0.01, ""),
     ],
 )
@@ -137,6 +137,27 @@ def test_the_ladder_steps_down_from_the_chosen_candidate() -> None:
         result("tiny", 0.2, 0.3),  # Loses too much.
     )
     assert decision.ladder == ("int8", "small", "smaller") and "light" in decision.front
+
+
+def test_rungs_of_fewer_classes_come_last_and_replace_none() -> None:
+    student = replace(result("student", 0.3, 0.998), classes=("person",))
+    found, decision = decided(
+        result("base", 1.0),
+        result("int8", 0.5, 0.98),
+        result("small", 0.4, 0.9),
+        student,
+        max_accuracy_loss=0,
+    )
+    assert decision.ladder == ("base", "int8", "small", "student")
+    assert "dominated" not in found["int8"].reason
+
+
+def test_only_those_as_fast_as_the_fastest_are_said_to_be() -> None:
+    found, decision = decided(
+        result("a", 1.0, 0.991), result("b", 1.02, 0.995), result("c", 1.04, 1.0, rss_mb=80.0)
+    )
+    assert decision.chosen == "b" and found["a"].reason.startswith("as fast as b within 3%")
+    assert found["c"].reason == "on the front, but b is preferred"
 
 
 def test_the_front_of_time_and_agreement_never_descends() -> None:

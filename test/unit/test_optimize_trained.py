@@ -17,7 +17,7 @@ from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import load_bundle
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import claim_folder
-from edge_vision.optimize import command, device
+from edge_vision.optimize import device, study
 from edge_vision.optimize.agreement import agreement, read_detections, rename_classes
 from edge_vision.optimize.command import main
 from edge_vision.optimize.quantization import ptq
@@ -103,9 +103,11 @@ def test_the_int8_graph_of_a_bundle_is_a_row(tmp_path: Path, capsys: pytest.Capt
     assert main(["resume", str(tmp_path / "out")]) == 0 and read_report(tmp_path / "out").complete
     (tmp_path / "bundle" / "int8.onnx").write_bytes(b"damaged")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(command, "this_device", lambda: replace(device.this_device(), cores=999))
+        patched.setattr(study, "this_device", lambda: replace(device.this_device(), cores=999))
         assert main(["resume", str(tmp_path / "out")]) == 1
-    assert "999: `optimize report" in capsys.readouterr().err.replace("\n", " ")
+    assert "got " in (
+        error := capsys.readouterr().err
+    ) and "with 999 cores: `optimize report" in error.replace("\n", " ")
     assert main([*given[:-1], str(tmp_path / "again"), "--precisions", "fp32", "int8"]) == 0
     assert "its own int8 graph is left out" in capsys.readouterr().out
     assert not [one for one in read_report(tmp_path / "again").results if one.trained]

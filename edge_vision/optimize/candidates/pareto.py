@@ -139,7 +139,8 @@ def _dominating(result: CandidateResult, others: Sequence[CandidateResult]) -> C
     rss_mb = result.measured.rss_mb
     for other in others:
         nowhere_worse = (
-            other.relative <= result.relative
+            (result.classes or not other.classes)
+            and other.relative <= result.relative
             and other.agreement >= result.agreement
             and other.measured.rss_mb <= rss_mb * 1.01
             and other.file_bytes <= result.file_bytes
@@ -169,7 +170,8 @@ def _rejection(
     if better is not None:
         return f"dominated by {better.id}", _comparison(result, better)
     assert best is not None  # A candidate within the bounds exists, so there is a best one.
-    if result.relative <= NOISE * best.relative:
+    fastest = min(one.relative for one in sound if not misses(one, settings))
+    if result.relative <= NOISE * fastest:
         reason = f"as fast as {best.id} within {NOISE - 1:.0%}, which has more agreement or less memory"
         return reason, _comparison(result, best)
     return f"on the front, but {best.id} is preferred", _comparison(result, best)
@@ -186,10 +188,11 @@ def _comparison(result: CandidateResult, other: CandidateResult) -> str:
 
 def _ladder(best: CandidateResult, front: Sequence[CandidateResult]) -> list[CandidateResult]:
     """From the chosen one down: each rung clearly faster than the one above, and on the front of time and
-    agreement alone."""
+    agreement alone. Those that detect fewer classes are the last ones: their agreement is on these alone."""
     below = [one for one in front if MIN_LADDER_AGREEMENT <= one.agreement <= best.agreement]
     rungs = [best]
-    for result in reversed(time_agreement_front(below)):
+    whole, some = ([one for one in below if bool(one.classes) == few] for few in (False, True))
+    for result in [*reversed(time_agreement_front(whole)), *reversed(time_agreement_front(some))]:
         if result.relative * LADDER_STEP < rungs[-1].relative:
             rungs.append(result)
     return rungs
