@@ -25,8 +25,8 @@ from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.graph_edit import read_within, with_outputs
 
 MAX_FACTOR = 8.0
-"""A channel that is almost constant on the calibration images may not be so elsewhere. All factors of the
-shipped models are smaller."""
+"""A channel that is almost constant on the calibration images may not be so elsewhere. Of the shipped
+models CenterNet has factors that this limits."""
 _PASSING = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
 _FLATTENING = ("Flatten", "Reshape", "Squeeze")
 
