@@ -14,7 +14,7 @@ from edge_vision.optimize.report import terminal
 from edge_vision.train.auto import minutes, outcome_text, run_auto
 from edge_vision.train.auto_state import AutoRequest, remove_results
 from edge_vision.train.command import absolute, add_inputs, add_output, progress_and_log
-from edge_vision.train.data.time_split import check_readable
+from edge_vision.train.data.time_split import check_clips
 from edge_vision.train.option_ranges import AUTO
 
 COMMAND = "optimize-auto"
@@ -88,7 +88,8 @@ def _auto(options: argparse.Namespace) -> int:
         **{name: getattr(options, name) for name in _HELP},
     )
     clips = (*request.videos, *request.judge, *request.other)
-    check_readable(clips)  # Before the folder is made, or results are deleted.
+    # Before the folder is made, or results are deleted.
+    check_clips(request.videos, request.judge, request.other)
     claim_folder(folder, COMMAND, inputs=(request.model, *clips))
     line, log = progress_and_log()
     with locked_folder(folder, COMMAND):

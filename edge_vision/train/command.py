@@ -193,7 +193,7 @@ def _train(options: argparse.Namespace) -> int:
     line.show("loading PyTorch")
     import torch
 
-    from edge_vision.train.data.time_split import check_readable
+    from edge_vision.train.data.time_split import check_clips
     from edge_vision.train.recipes.run_folder import remove_results
     from edge_vision.train.recipes.training_request import TrainingRequest
 
@@ -215,7 +215,8 @@ def _train(options: argparse.Namespace) -> int:
         **_further_options(options),
     )
     inputs = (request.model, *request.videos, *request.judge, *request.other)
-    check_readable(inputs[1:])  # Before the folder is made, or results are deleted.
+    # Before the folder is made, or results are deleted.
+    check_clips(request.videos, request.judge, request.other)
     claim_folder(folder, COMMAND, inputs=inputs)
     with locked_folder(folder, COMMAND):
         if options.restart:

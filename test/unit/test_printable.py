@@ -63,4 +63,4 @@ def test_a_file_name_in_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_the_optimizers_table() -> None:
     table = terminal.table((failed_result("int8", f"no layer {BAD}\nchosen: int8"),))
-    assert len(table.splitlines()) == 2 and not set(table) & STEERING
+    assert len(table.splitlines()) == 3 and not set(table) & STEERING

@@ -21,7 +21,7 @@ from edge_vision.optimize.quantization import graph_session
 from edge_vision.train.data import time_split
 from edge_vision.train.data.augmentation import augmented
 from edge_vision.train.data.teacher import TeacherSamples, cached_samples
-from edge_vision.train.data.time_split import check_readable, split
+from edge_vision.train.data.time_split import check_clips, split
 
 
 def test_train_and_judge_are_time_ranges_with_a_gap() -> None:
@@ -66,10 +66,10 @@ def test_a_clip_of_one_image_is_refused(tmp_path: Path) -> None:
 def test_folders_among_the_images_are_passed_over_and_slivers_refused(tmp_path: Path) -> None:
     clip = image_folder(tmp_path / "clip", 60)
     (clip / "a.png").mkdir()
-    check_readable([str(clip)])
+    check_clips([str(clip)], (), ())
     cv2.imwrite(str(clip / "0.png"), np.zeros((1, 500, 3), np.uint8))
     with pytest.raises(OptimizeError, match=r"0\.png: expected 8 px or more each way, got 500x1"):
-        check_readable([str(clip)])
+        check_clips([str(clip)], (), ())
 
 
 def test_rare_frames_are_selected(tmp_path: Path) -> None:

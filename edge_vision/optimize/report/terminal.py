@@ -13,14 +13,16 @@ _HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7}{} {:>5} {:>6} {:>5}  {}"
 
 
 def table(results: tuple[CandidateResult, ...]) -> str:
-    """One line for each candidate: times in ms, ratio to the parent's time, with labels AP at IoU 0.5, memory
-    and file in MB, cold start in s."""
+    """One line for each candidate below those of names and units: times, ratio to the parent's, with labels
+    AP at IoU 0.5, memory, file, cold start."""
     labelled = any(one.measurement is not None and one.measurement.mean_ap is not None for one in results)
     ap50 = f"{'AP50':>6}" if labelled else ""
     head = _HEAD.format(
         "candidate", "p50", "p95", "p99", "ratio", "agreem.", ap50, "RSS", "file", "cold", "status"
     )
-    return "\n".join([head, *(printable(_line(result)) for result in results)])
+    ap50 = f"{'':>6}" if labelled else ""
+    units = _HEAD.format("", "ms", "ms", "ms", "", "", ap50, "MB", "MB", "s", "").rstrip()
+    return "\n".join([head, units, *(printable(_line(result)) for result in results)])
 
 
 def _line(result: CandidateResult) -> str:

@@ -116,19 +116,22 @@ def split(
     return TimeSplit(train, judged_images, train_ranges, judge_ranges, train_labels, judge_labels)
 
 
-def check_readable(clips: Sequence[str]) -> None:
-    """Raise SourceError or OptimizeError for a clip without an image that can be decoded."""
-    for clip in clips:
+def check_clips(videos: Sequence[str], judge: Sequence[str], other: Sequence[str]) -> None:
+    """Raise SourceError or OptimizeError for a clip without an image that can be decoded, for one to judge
+    that is also one to train on, and for another scene that is either."""
+    for clip in (*videos, *judge, *other):
         with closing(_images(video_path(clip))) as images:
             if next(images, None) is None:
                 raise OptimizeError(f"{clip}: expected a clip with images, got none that can be decoded")
-
-
-def check_other(other: Sequence[str], clips: Sequence[str]) -> None:
-    """Raise OptimizeError for another scene that is one of the clips."""
-    same = {video_path(clip).resolve() for clip in clips}
+    trained, judged = ({video_path(clip).resolve() for clip in clips} for clips in (videos, judge))
+    for clip in judge:
+        if video_path(clip).resolve() in trained:
+            raise OptimizeError(
+                f"--judge {clip}: expected another clip than those of --video, got one of them; without it "
+                f"the last {JUDGE_SHARE:.0%} of each --video judge"
+            )
     for clip in other:
-        if video_path(clip).resolve() in same:
+        if video_path(clip).resolve() in trained | judged:
             raise OptimizeError(f"--other {clip}: expected another scene, got a clip to train on or to judge")
 
 

@@ -39,7 +39,7 @@ from edge_vision.train.cpu_clock import CpuClock
 from edge_vision.train.data.label_correction import LabelCorrection
 from edge_vision.train.data.labels import LabelledImages, label_boxes, teachable
 from edge_vision.train.data.teacher import LabelledTargets, TeacherSamples, cached_samples
-from edge_vision.train.data.time_split import check_other, check_readable, split
+from edge_vision.train.data.time_split import check_clips, split
 from edge_vision.train.graph.batch_norm import BATCHED
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import CLASS_ROLES
@@ -101,8 +101,7 @@ class TrainingRun:
                 f"--runtime: expected an installed one of {', '.join(runtimes)}, got {request.runtime}"
             )
         log(f"reading {request.model} and the clips")
-        check_readable((*request.videos, *request.judge, *request.other))
-        check_other(request.other, (*request.videos, *request.judge))
+        check_clips(request.videos, request.judge, request.other)
         self.parent = self.source = prepared_source(folder, request, log)
         # After the check: a finished run of the same request stays as it was.
         self._clock = CpuClock(folder / CPU_TIME, read_stored(folder / REPORT).get("cpu_s"))
