@@ -264,7 +264,8 @@ def test_a_student_that_the_model_cannot_have_is_refused_before_the_measurement(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(auto, "run_study", None)
-    command, out = arguments(tmp_path, "--classes", "bicycle", "--other", str(tmp_path / "clip"))
+    scene = image_folder(tmp_path / "scene", 3)
+    command, out = arguments(tmp_path, "--classes", "bicycle", "--other", str(scene))
     command[1] = f"{tiny_bundle(tmp_path / 'other', tmp_path / 'tiny.onnx', head)}/"
     assert main(command) == 1
     assert expected in capsys.readouterr().err and not out.exists()
